@@ -1,0 +1,40 @@
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := demo
+DATA ?= ../shared/data
+
+.PHONY: demo test lint bench clean
+
+# Made anew whenever what is installed changes.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
+	rm -rf $(DEMO)
+	$(RUN)/python -m examples.countdown --out $(DEMO)/corpus --traces 4000 --shards 4 --level 2,3 --paired
+	$(RUN)/curate scan $(DEMO)/corpus --out $(DEMO)/selected --id id --problem problem_id --teacher teacher \
+	    --correct correct --keep correct --drop-top 0.1 --rank-by branch_frac --within teacher
+	@echo
+	@echo 'Look at a trace:        $(RUN)/curate show $(DEMO)/selected countdown-0-000000-divergent-0'
+	@echo 'Try another selection:  $(RUN)/curate select $(DEMO)/selected --keep "branch_frac <= 0.2" --out $(DEMO)/other'
+	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
+
+test: lint  ## what CI runs
+	$(RUN)/python -m pytest
+
+lint: $(READY)
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+
+bench: $(READY)  ## the speed targets, as ratios in one run; writes bench/RESULTS.md
+	$(RUN)/python -m bench scan
+
+clean:
+	rm -rf $(VENV) $(DEMO) .bench build dist *.egg-info

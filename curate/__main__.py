@@ -1,0 +1,88 @@
+"""
+The command line. stdout is data, stderr is talk.
+
+Exit status: 0 done, 1 our error (one line, no traceback), 2 misuse, 130 and 143 on signals.
+"""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from curate.errors import CurateError
+from curate.terminal import printable
+
+COMMANDS = {
+    "scan": "Measure every trace of a corpus and, given a selection, emit the kept rows.",
+    "select": "Select from the features that a scan left, without scanning again.",
+    "show": "Show one trace, its steps numbered and its markers coloured.",
+    "lexicon": "List, show and test lexicons.",
+}
+
+
+class Commands(click.Group):
+    """Imports a command only when it is called, so that help costs no library."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"curate.commands.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="curate-cot", prog_name="curate")
+def cli() -> None:
+    """Measure, select and prove long chain-of-thought training traces."""
+
+
+def main() -> None:
+    """Run a command and exit as the module's docstring says."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="curate", standalone_mode=False)
+        sys.stdout.flush()
+    except CurateError as error:
+        code = _say(f"error: {error}", 1)
+    except click.UsageError as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _say("error: interrupted; the output folder is not whole", 130)
+    except Terminated:
+        code = _say("error: terminated; the output folder is not whole", 143)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception that ends the run the way Ctrl-C does."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _say(line: str, code: int) -> int:
+    click.echo(printable(line), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

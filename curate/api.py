@@ -1,0 +1,106 @@
+"""The face in Python: what the commands do, as functions."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.measuring import Columns
+from curate.pipeline import SHARD_BYTES, Report, Running, plan_scan, run_scan, run_select
+from curate.selection import Selection
+
+
+def default_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def selection_of(
+    keep: str | None, drop_top: str | float | None, rank_by: str | None, within: Sequence[str]
+) -> Selection | None:
+    """The rule that these options ask for, None for none. Raises SelectionError."""
+    share = None if drop_top is None else str(drop_top)
+    rule = Selection(keep=keep, drop_top=share, rank_by=rank_by, within=tuple(within))
+    rule.check()
+    return rule if rule else None
+
+
+def scan(
+    corpus: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    column: str = "trace",
+    id: str | None = None,
+    problem: str | None = None,
+    teacher: str | None = None,
+    correct: str | None = None,
+    carry: Sequence[str] = (),
+    lexicon: str = "default",
+    delimiter: str = "blank-line",
+    steps: bool = False,
+    repeats: bool = False,
+    keep: str | None = None,
+    drop_top: str | float | None = None,
+    rank_by: str | None = None,
+    within: Sequence[str] = (),
+    annotate: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+    split: str | None = None,
+    limit: int | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """
+    Measure every trace of a corpus and, given a selection, emit the kept rows: `curate scan`.
+
+    Raises a CurateError that says what is wrong before anything is written.
+    """
+    given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
+    columns = Columns(
+        trace=column, id=id, problem=problem, teacher=teacher, correct=correct, carry=tuple(carry)
+    )
+    plan = plan_scan(
+        [str(path) for path in given],
+        out=out,
+        columns=columns,
+        lexicon=lexicon,
+        delimiter=delimiter,
+        steps=steps,
+        repeats=repeats,
+        selection=selection_of(keep, drop_top, rank_by, within),
+        annotate=annotate,
+        split=split,
+        limit=limit,
+        overwrite=overwrite,
+    )
+    return run_scan(
+        plan,
+        Running(
+            threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=tuple(annotate)
+        ),
+    )
+
+
+def select(
+    scanned: str | Path,
+    *,
+    out: str | Path,
+    keep: str | None = None,
+    drop_top: str | float | None = None,
+    rank_by: str | None = None,
+    within: Sequence[str] = (),
+    annotate: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Select from the features that a scan left, without scanning again: `curate select`."""
+    rule = selection_of(keep, drop_top, rank_by, within) or Selection(keep="true")
+    return run_select(
+        scanned,
+        out=out,
+        selection=rule,
+        running=Running(
+            threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=tuple(annotate)
+        ),
+        overwrite=overwrite,
+    )

@@ -1,0 +1,69 @@
+"""A text column as the two arrays that kernels read. The only module that knows Arrow's layout."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings or bytes: plain, large, view or dictionary."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+def text_buffers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The bytes of a text column: data, uint8[num_bytes], and offsets, int64[len(array) + 1].
+
+    Value `i` is `data[offsets[i]:offsets[i + 1]]`; a null is empty, also where its slot spans
+    bytes. Nothing is copied but offsets, nulls' neighbours, views and dictionaries. Read only.
+    """
+    array = _plain(array)
+    if array.null_count:
+        array = pc.fill_null(array, b"" if _is_bytes(array.type) else "")
+    large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    _, offset_buffer, data_buffer = array.buffers()
+    stop = array.offset + len(array) + 1
+    offsets = np.zeros(1, np.int64)
+    if len(array):
+        raw = np.frombuffer(offset_buffer, np.int64 if large else np.int32, count=stop)
+        offsets = raw[array.offset :].astype(np.int64)
+    data = np.frombuffer(data_buffer if data_buffer is not None else b"", np.uint8)
+    # One kind of array for the kernels, whether the buffer came writable or not: one compilation.
+    data.flags.writeable = offsets.flags.writeable = False
+    return data, offsets
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """The same values as `string`, `binary` or their large forms."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        return _plain(array.storage)
+    if pa.types.is_dictionary(array.type):
+        return _plain(array.dictionary_decode())
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        return array.cast(pa.large_binary())
+    return array
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def byte_lengths(offsets: np.ndarray) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Bytes of each value, int64[num_values]."""
+    return np.diff(offsets)

@@ -1,0 +1,126 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class Size(click.ParamType):
+    """Bytes, such as 512MB or 64MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        if isinstance(value, int):
+            return value
+        digits = str(value).strip().rstrip("BbKkMmGgIi ")
+        unit = str(value).strip()[len(digits) :].strip().upper()
+        try:
+            size = int(float(digits) * UNITS[unit])
+        except (KeyError, ValueError, OverflowError):
+            self.fail(f"{value!r} is no size: expected one such as 512MB or 64MiB", param, ctx)
+        if size < 1:
+            self.fail(f"{value!r} is no size: expected at least one byte", param, ctx)
+        return size
+
+
+class Names(click.ParamType):
+    """Names with commas between them."""
+
+    name = "name,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names, in order."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip() for part in value.split(","))
+        if not all(names) or len(set(names)) < len(names):
+            self.fail(f"{value!r}: expected distinct names with commas between them", param, ctx)
+        return names
+
+
+SELECTION = (
+    click.option(
+        "--keep",
+        metavar="EXPR",
+        help="Keep rows for which this is true: SQL over features and carried columns, such as "
+        "'branch_frac <= 0.3 AND steps >= 3'.",
+    ),
+    click.option(
+        "--drop-top",
+        metavar="F",
+        help="Then drop this share of rows (0 to 1), those highest by --rank-by; a group of equal "
+        "values goes only if all of it fits.",
+    ),
+    click.option("--rank-by", metavar="FEATURE", help="The feature that --drop-top ranks by."),
+    click.option(
+        "--within",
+        type=Names(),
+        default=(),
+        metavar="COL,...",
+        help="Cut inside each group of equal values of these, not over all rows.",
+    ),
+    click.option(
+        "--annotate",
+        type=Names(),
+        default=(),
+        metavar="FEATURE,...",
+        help="Add these features to the emitted rows, as columns curate_FEATURE.",
+    ),
+    click.option(
+        "--format",
+        "layout",
+        type=click.Choice(["original"]),
+        default="original",
+        show_default=True,
+        help="Layout of the emitted rows: the corpus's own columns.",
+    ),
+    click.option(
+        "--shard-size",
+        type=Size(),
+        default="512MB",
+        show_default=True,
+        help="Uncompressed bytes of an output shard.",
+    ),
+)
+
+RUN = (
+    click.option(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="Folder to write; new, empty, or with --overwrite one that this tool wrote.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads [default: the cores this process may use].",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace what this tool wrote to --out before."),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON document on stdout instead of the summary.",
+    ),
+)
+
+
+def selection_options(command: Command) -> Command:
+    """How rows are selected and emitted."""
+    return reduce(lambda decorated, option: option(decorated), reversed(SELECTION), command)
+
+
+def run_options(command: Command) -> Command:
+    """How a run goes about it."""
+    return reduce(lambda decorated, option: option(decorated), reversed(RUN), command)

@@ -1,0 +1,97 @@
+"""`curate scan`: the main job."""
+
+import json
+from typing import Any
+
+import click
+
+from curate.commands.options import Names, run_options, selection_options
+
+
+@click.command()
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--column", default="trace", show_default=True, help="The column of the traces.")
+@click.option("--id", "id_column", metavar="COL", help="The column that names a row.")
+@click.option("--problem", metavar="COL", help="The column of what a trace answers.")
+@click.option("--teacher", metavar="COL", help="The column of the model that wrote it.")
+@click.option("--correct", metavar="COL", help="The column that says whether its answer is right.")
+@click.option(
+    "--carry", type=Names(), default=(), metavar="COL,...", help="Further columns for selections."
+)
+@click.option("--split", metavar="NAME", help="Read this split of folders that hold several.")
+@click.option("--lexicon", default="default", show_default=True, metavar="NAME|FILE")
+@click.option(
+    "--delimiter",
+    default="blank-line",
+    show_default=True,
+    metavar="blank-line|line|LITERAL",
+    help="What stands between steps; a literal may hold \\n, \\r, \\t, \\\\.",
+)
+@click.option("--steps", is_flag=True, help="Also write one row for each step.")
+@click.option(
+    "--repeats", is_flag=True, help="Also count distinct steps, a second look at all bytes."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows only."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be read and written, and stop.")
+@selection_options
+@run_options
+def scan(corpus: tuple[str, ...], **options: Any) -> None:
+    """
+    Measure every trace of CORPUS and, given a selection, emit the kept rows as a dataset.
+
+    CORPUS is a Parquet file, a folder, a glob, or a URL (s3://, gs://, hf://). Features go to
+    DIR/.curate/features, one row for each trace. With --keep or --drop-top the kept rows go to
+    DIR/data, whole and in order; without one a scan only measures.
+    """
+    from curate.api import default_threads, selection_of
+    from curate.commands import report
+    from curate.measuring import Columns
+    from curate.pipeline import Running, plan_scan, run_scan
+    from curate.progress import watched
+
+    columns = Columns(
+        trace=options["column"],
+        id=options["id_column"],
+        problem=options["problem"],
+        teacher=options["teacher"],
+        correct=options["correct"],
+        carry=options["carry"],
+    )
+    rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
+    if rule is None and options["annotate"]:
+        raise click.UsageError("--annotate: expected together with --keep or --drop-top")
+    plan = plan_scan(
+        corpus,
+        out=options["out"],
+        columns=columns,
+        selection=rule,
+        **{
+            name: options[name]
+            for name in (
+                "lexicon",
+                "delimiter",
+                "steps",
+                "repeats",
+                "annotate",
+                "split",
+                "limit",
+                "overwrite",
+            )
+        },
+    )
+    report.notes(plan)
+    if options["dry_run"]:
+        click.echo(report.dry_run(plan, as_json=options["as_json"]))
+        return
+    done = run_scan(
+        plan,
+        Running(
+            threads=options["threads"] or default_threads(),
+            shard_bytes=options["shard_size"],
+            annotate=options["annotate"],
+            watch=watched,
+        ),
+    )
+    click.echo(json.dumps(done.as_dict()) if options["as_json"] else report.summary(done))

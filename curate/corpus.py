@@ -1,0 +1,222 @@
+"""
+A corpus as its shards: which files, in which order, under which names.
+
+Corpora stand in the order given; inside one, paths are sorted by their bytes. Folders are read
+recursively, names that begin with a dot are skipped. A shard's name, the `shard` of every locator,
+is its path relative to the corpora's common parent.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from curate.errors import ShardError
+
+MAGIC = re.compile(r"[*?\[]")
+SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+"""Words that name a split in a file's or folder's name, as the Hugging Face loaders read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Parquet file: `path` is what a user would type, `key` what its file system calls it."""
+
+    name: str
+    path: str
+    key: str
+    size: int
+    filesystem: Any  # pyarrow.fs.FileSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The shards of all corpora, in order; `other_files` counts what is not Parquet in folders."""
+
+    shards: tuple[Shard, ...]
+    other_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One CORPUS argument: where it stands, what it holds, and what its names are relative to."""
+
+    given: str
+    filesystem: Any
+    parent: str
+    files: tuple[Any, ...]  # pyarrow.fs.FileInfo
+    is_file: bool
+
+
+def find_corpus(corpora: Sequence[str], *, split: str | None = None) -> Corpus:
+    """
+    The shards of files, folders, globs and URLs.
+
+    Raises ShardError where a path holds no Parquet, where two corpora share a file, and where
+    folders hold several splits and none was asked for.
+    """
+    places = [_open_place(given) for given in corpora]
+    parent = os.path.commonpath([place.parent for place in places]) if places else ""
+    shards, others = [], 0
+    for place in places:
+        found = [info for info in place.files if place.is_file or info.path.endswith(".parquet")]
+        others += len(place.files) - len(found)
+        if not found:
+            raise ShardError(f"{place.given}: expected .parquet files, found {_count(place.files)}")
+        found.sort(key=lambda info: os.fsencode(info.path))
+        chosen = found if place.is_file else _of_split(place, found, split)
+        shards += [
+            Shard(
+                os.path.relpath(info.path, parent),
+                _as_typed(place.given, info.path),
+                info.path,
+                info.size,
+                place.filesystem,
+            )
+            for info in chosen
+        ]
+    _check_distinct(shards)
+    return Corpus(tuple(shards), others)
+
+
+def _open_place(given: str) -> _Place:
+    try:
+        filesystem, path = _filesystem(given)
+        magic = MAGIC.search(path)
+        if magic and filesystem.get_file_info(path).type == pafs.FileType.NotFound:
+            parent = os.path.dirname(path[: magic.start()])
+            pattern = PurePosixPath(path[len(parent) :].lstrip("/")).parts
+            files = [i for i in _files(filesystem, parent) if _matches(i.path, parent, pattern)]
+            return _Place(given, filesystem, parent, tuple(files), False)
+        info = filesystem.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            return _Place(given, filesystem, os.path.dirname(path), (info,), True)
+        if info.type == pafs.FileType.Directory:
+            return _Place(given, filesystem, path, tuple(_files(filesystem, path)), False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ShardError(f"{given}: cannot be listed: {_one_line(error)}") from error
+    raise ShardError(f"{given}: no such file or folder")
+
+
+def reopen(name: str, path: str) -> Shard:
+    """A shard again, by the name and path that it had. Raises ShardError if it is gone."""
+    folder, _, query = path.partition("?")
+    folder, _, base = folder.rpartition("/")
+    try:
+        filesystem, parent = _filesystem(f"{folder or '/'}?{query}" if query else folder or "/")
+        info = filesystem.get_file_info(f"{parent.rstrip('/')}/{base}")
+    except (OSError, ValueError, ImportError) as error:
+        raise ShardError(f"{path}: cannot be opened: {_one_line(error)}") from error
+    if info.type != pafs.FileType.File:
+        raise ShardError(f"{path}: no such file; it was there when it was scanned")
+    return Shard(name, path, info.path, info.size, filesystem)
+
+
+@lru_cache(maxsize=64)
+def _filesystem(given: str) -> tuple[Any, str]:
+    if SCHEME.match(given):
+        filesystem, path = pafs.FileSystem.from_uri(given)
+        return filesystem, path.rstrip("/")
+    return pafs.LocalFileSystem(), os.path.abspath(given)
+
+
+def _as_typed(given: str, key: str) -> str:
+    scheme = SCHEME.match(given)
+    if scheme is None:
+        return key
+    query = given.partition("?")[2]
+    return scheme[0] + key + (f"?{query}" if query else "")
+
+
+def _files(filesystem: Any, folder: str) -> list[Any]:
+    found = filesystem.get_file_info(
+        pafs.FileSelector(folder, recursive=True, allow_not_found=True)
+    )
+    return [
+        info
+        for info in found
+        if info.type == pafs.FileType.File
+        and not any(part.startswith(".") for part in _parts(info.path, folder))
+    ]
+
+
+def _parts(path: str, parent: str) -> tuple[str, ...]:
+    return PurePosixPath(path[len(parent) :].lstrip("/")).parts
+
+
+def _matches(path: str, parent: str, pattern: Sequence[str]) -> bool:
+    return _match_parts(_parts(path, parent), pattern)
+
+
+def _match_parts(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a glob matches, part by part; `**` stands for any number of parts."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_match_parts(parts[n:], pattern[1:]) for n in range(len(parts) + 1))
+    return (
+        bool(parts) and fnmatchcase(parts[0], pattern[0]) and _match_parts(parts[1:], pattern[1:])
+    )
+
+
+def _of_split(place: _Place, files: list[Any], split: str | None) -> list[Any]:
+    splits: dict[str, list[Any]] = {}
+    for info in files:
+        splits.setdefault(_split_of(_parts(info.path, place.parent)), []).append(info)
+    named = sorted(set(splits) - {""})
+    if split is None:
+        if len(named) > 1:
+            counts = ", ".join(f"{name} ({_count(splits[name])})" for name in named)
+            raise ShardError(f"{place.given}: holds several splits: {counts}; choose with --split")
+        return files
+    if SPLITS.get(split, split) not in splits:
+        found = ", ".join(named) or "no named split"
+        raise ShardError(f"{place.given}: no files of split `{split}`, found {found}")
+    return splits[SPLITS.get(split, split)]
+
+
+def _split_of(parts: Sequence[str]) -> str:
+    """The split that a file's name or one of its folders names, or an empty string."""
+    numbered = re.match(r"(.+)-\d{5}-of-\d{5}\.parquet$", parts[-1])
+    if numbered:
+        return SPLITS.get(numbered[1], numbered[1])
+    for part in reversed(parts):
+        word = re.match(r"[A-Za-z]+", part)
+        if word and word[0] in SPLITS and not part[len(word[0]) :][:1].isalnum():
+            return SPLITS[word[0]]
+    return ""
+
+
+def _check_distinct(shards: Iterable[Shard]) -> None:
+    seen: set[str] = set()
+    for shard in shards:
+        if shard.path in seen:
+            raise ShardError(f"{shard.path}: given twice")
+        seen.add(shard.path)
+
+
+def _count(files: Sequence[Any]) -> str:
+    return "1 file" if len(files) == 1 else f"{len(files):,} files"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,69 @@
+"""A rule applied to all features: the selection sidecars, and the account of what was cut."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.features import LOCATOR
+from curate.selection import Decider, exact, file_chunks
+from curate.sidecars import ParquetSink
+from curate.summary import Cut
+
+
+def sidecar_files(folder: Path) -> list[Path]:
+    """The sidecars of a kind, one for each shard, in the order of the corpus."""
+    return sorted(folder.glob("*.parquet"), key=lambda path: int(path.stem))
+
+
+def decide_all(decider: Decider, features: Sequence[Path], out: Path, cut: Cut) -> None:
+    """Write locator, id, kept and reason of every trace under `out`; account for it in `cut`."""
+    os.makedirs(out, exist_ok=True)
+    locator = [*(name for name, _ in LOCATOR), "id"]
+    counted = [group.column for group in cut.groups]
+    if cut.between is not None:
+        counted += ["problem", cut.between.feature, *decider.exact_needs(cut.between.feature)]
+    columns = list(dict.fromkeys([*locator, *decider.columns, *counted]))
+    for file in features:
+        schema = _selection_schema(pq.read_schema(file))
+        sink = ParquetSink(out / file.name, schema)
+        for chunk in file_chunks(file, columns):
+            decided = decider.decide(chunk)
+            rows = pl.concat([chunk.select(locator), decided], how="horizontal")
+            sink.write(rows.to_arrow().cast(schema))
+            cut.add(chunk, exact(chunk), decided)
+        sink.close()
+
+
+def _selection_schema(features: pa.Schema) -> pa.Schema:
+    named = [*(name for name, _ in LOCATOR), "id"]
+    decided = [pa.field("kept", pa.bool_()), pa.field("reason", pa.string())]
+    return pa.schema([*(features.field(name) for name in named), *decided])
+
+
+class KeptRows:
+    """What the sidecars say of each shard, for `curate.emit`."""
+
+    def __init__(self, features: Path, selection: Path) -> None:
+        self._features, self._selection = features, selection
+
+    def mask(self, shard: int) -> np.ndarray:
+        """Which rows of a shard are kept: bool[rows]."""
+        return self._column(self._selection, shard, "kept")
+
+    def trace_bytes(self, shard: int) -> np.ndarray:
+        """Bytes of each trace of a shard: int64[rows]."""
+        return self._column(self._features, shard, "bytes")
+
+    def features(self, shard: int, names: Sequence[str]) -> pa.Table:
+        """Features of a shard's rows."""
+        return pq.read_table(self._features / f"{shard:05d}.parquet", columns=list(names))
+
+    def _column(self, folder: Path, shard: int, name: str) -> np.ndarray:
+        table = pq.read_table(folder / f"{shard:05d}.parquet", columns=[name])
+        values: np.ndarray = table.column(0).to_numpy()
+        return values

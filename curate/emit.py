@@ -1,0 +1,230 @@
+"""
+The kept rows as a dataset: whole rows of the corpus, in its order, untouched.
+
+Output shards are planned before the first is written, as their number is part of their names: each
+is a run of kept rows of about the same bytes. They are then written side by side. A shard is read
+on one thread and compressed on another; permits keep the work at the number of threads asked for,
+so that all of them are busy also while the last shard is written alone.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from threading import Event, Lock, Semaphore
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.corpus import Shard
+from curate.footers import Footer
+from curate.progress import Progress
+from curate.reading import batches, open_shard
+from curate.sidecars import CancelledError
+
+ROW_GROUP_BYTES = 64 << 20
+"""A row group in memory: what one reader must hold, whatever wrote it and on how many threads."""
+
+COMPRESSION_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows `first` to `stop` of one input shard, half-open; which of them are kept is `Kept`'s."""
+
+    shard: int
+    first: int
+    stop: int
+
+
+class Kept(Protocol):
+    """What was decided of an input shard; read again where it is needed again."""
+
+    def mask(self, shard: int) -> np.ndarray:
+        """Which rows are kept: bool[rows]."""
+
+    def trace_bytes(self, shard: int) -> np.ndarray:
+        """The bytes of each trace: int64[rows]."""
+
+
+def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list[list[Stretch]]:
+    """
+    The stretches of input rows that make each output shard, in order.
+
+    Bytes are uncompressed: of the trace as measured, of all other columns the average of their row
+    group. A row's weight does not depend on the shard it falls in, so the plan is the same whatever
+    the threads. At least one shard, which is empty if nothing was kept.
+    """
+    sizes = [int(_weights(footer, kept, shard).sum()) for shard, footer in enumerate(footers)]
+    total = sum(sizes)
+    count = max(1, -(-total // shard_bytes))
+    plan: list[list[Stretch]] = [[] for _ in range(count)]
+    before = 0
+    for shard, size in enumerate(sizes):
+        if not size:
+            continue
+        weights = _weights(footers[shard], kept, shard)
+        # The output shard of a row is where its middle falls, had the bytes been cut evenly.
+        middle = before + np.cumsum(weights) - weights // 2
+        target = np.minimum(middle * count // total, count - 1)
+        edges = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), len(weights)]
+        for first, stop in pairwise(edges):
+            plan[int(target[first])].append(Stretch(shard, first, stop))
+        before += size
+    return [stretches for stretches in plan if stretches] or [[]]
+
+
+def _weights(footer: Footer, kept: Kept, shard: int) -> np.ndarray:
+    """Bytes of each row of an input shard, 0 for those not kept: int64[rows]."""
+    mask = kept.mask(shard)
+    other = [max(0, g.all_bytes - g.trace_bytes) // max(1, g.rows) + 1 for g in footer.row_groups]
+    beside = np.repeat(other, [group.rows for group in footer.row_groups])[: len(mask)]
+    return np.where(mask, kept.trace_bytes(shard) + beside, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Columns added to every row on request: their fields, and their values for an input shard."""
+
+    fields: tuple[pa.Field, ...]
+    of: Callable[[int], pa.Table]
+
+
+class Emission:
+    """One dataset being written."""
+
+    def __init__(
+        self,
+        folder: Path,
+        shards: Sequence[Shard],
+        footers: Sequence[Footer],
+        schema: pa.Schema,
+        kept: Kept,
+        extra: Extra,
+        progress: Progress,
+    ) -> None:
+        self._folder = folder
+        self._shards, self._footers, self._kept = shards, footers, kept
+        self._extra, self._progress = extra, progress
+        self._schema = _extended(schema, extra.fields)
+        self._stop = Event()
+        self._count = Lock()
+        self.rows = 0  # written so far
+
+    def run(self, plan: Sequence[Sequence[Stretch]], threads: int) -> list[str]:
+        """Write all shards; returns their names, which they have only once all are whole."""
+        os.makedirs(self._folder, exist_ok=True)
+        names = [f"train-{n:05d}-of-{len(plan):05d}.parquet" for n in range(len(plan))]
+        parts = [self._folder / f".train-{n:05d}.part" for n in range(len(plan))]
+        permits = Semaphore(threads)
+        with ThreadPoolExecutor(threads, thread_name_prefix="emit") as pool:
+            futures = [
+                pool.submit(self._write_shard, part, stretches, permits)
+                for part, stretches in zip(parts, plan, strict=True)
+            ]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                if not all(future.done() and not future.exception() for future in futures):
+                    self._stop.set()
+                    pool.shutdown(cancel_futures=True)
+                    for part in parts:
+                        part.unlink(missing_ok=True)
+        failures = [e for f in futures if not f.cancelled() and (e := f.exception())]
+        for failure in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
+            raise failure
+        for part, name in zip(parts, names, strict=True):
+            os.replace(part, self._folder / name)
+        return names
+
+    def _write_shard(self, part: Path, stretches: Sequence[Stretch], permits: Semaphore) -> None:
+        with pq.ParquetWriter(
+            part,
+            self._schema,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            write_page_index=True,
+        ) as writer:
+            for table in _ahead(self._row_groups(stretches), permits):
+                with permits:
+                    writer.write_table(table, row_group_size=table.num_rows)
+                with self._count:
+                    self.rows += table.num_rows
+
+    def _row_groups(self, stretches: Sequence[Stretch]) -> Iterator[pa.Table]:
+        """The kept rows of an output shard, a row group at a time, never an empty one."""
+        held: list[pa.RecordBatch] = []
+        held_bytes = 0
+        for stretch in stretches:
+            for batch in self._kept_batches(stretch):
+                if held and held_bytes + batch.nbytes > ROW_GROUP_BYTES:
+                    yield pa.Table.from_batches(held)
+                    held, held_bytes = [], 0
+                held.append(batch)
+                held_bytes += batch.nbytes
+        if held:
+            yield pa.Table.from_batches(held)
+
+    def _kept_batches(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
+        footer = self._footers[stretch.shard]
+        mask = self._kept.mask(stretch.shard)
+        extra = self._extra.of(stretch.shard) if self._extra.fields else None
+        with open_shard(self._shards[stretch.shard]) as file:
+            stop = 0
+            for number, group in enumerate(footer.row_groups):
+                row, stop = stop, stop + group.rows
+                if not mask[max(row, stretch.first) : min(stop, stretch.stop)].any():
+                    continue
+                for batch in batches(file, footer, (number,), None):
+                    if self._stop.is_set():
+                        raise CancelledError
+                    first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
+                    if first < last and (kept := mask[first:last]).any():
+                        rows = batch.slice(first - row, last - first)
+                        yield self._complete(rows, kept, extra, first)
+                        self._progress.add(int(kept.sum()), rows.nbytes)
+                    row += batch.num_rows
+                    if row >= stretch.stop:
+                        return
+
+    def _complete(
+        self, rows: pa.RecordBatch, kept: np.ndarray, extra: pa.Table | None, first: int
+    ) -> pa.RecordBatch:
+        columns = rows.columns
+        if extra is not None:
+            added = extra.slice(first, rows.num_rows).combine_chunks()
+            columns = [*columns, *(column.chunk(0) for column in added.columns)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        return batch if kept.all() else batch.filter(pa.array(kept))
+
+
+def _ahead(items: Iterator[pa.Table], permits: Semaphore) -> Iterator[pa.Table]:
+    """The items, each made on another thread while the one before it is used."""
+
+    def make() -> pa.Table | None:
+        with permits:
+            return next(items, None)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        ahead = reader.submit(make)
+        while (item := ahead.result()) is not None:
+            ahead = reader.submit(make)
+            yield item
+
+
+def _extended(schema: pa.Schema, added: Sequence[pa.Field]) -> pa.Schema:
+    """The corpus's schema and metadata with the added fields, which `datasets` must hear of too."""
+    if not added:
+        return schema
+    metadata = dict(schema.metadata or {})
+    described = json.loads(metadata.get(b"huggingface", b"{}"))
+    features = described.get("info", {}).get("features")
+    if features is not None:
+        features |= {f.name: {"dtype": str(f.type), "_type": "Value"} for f in added}
+        metadata[b"huggingface"] = json.dumps(described).encode()
+    return pa.schema([*schema, *added], metadata=metadata or None)

@@ -1,0 +1,37 @@
+"""
+The errors a user can meet, one tree:
+
+* CurateError            printed as `error: ...`, exit 1, no traceback
+  ├─ ShardError          a shard cannot be read: missing, truncated, not Parquet
+  ├─ SchemaError         a shard lacks a column, or the column is of the wrong type
+  ├─ LexiconError        a lexicon contradicts its format or itself
+  ├─ SelectionError      a selection names what is not there, or cannot be decided row by row
+  └─ OutputError         the output folder is not ours to write
+
+A message names the file or option, then what was expected and what was found; no error depends on
+the bytes of a trace.
+"""
+
+
+class CurateError(Exception):
+    """Anything that ends a run with one clear line instead of a traceback."""
+
+
+class ShardError(CurateError):
+    """A shard cannot be read."""
+
+
+class SchemaError(CurateError):
+    """A shard lacks a column, or a column is of the wrong type."""
+
+
+class LexiconError(CurateError):
+    """A lexicon contradicts its format or itself."""
+
+
+class SelectionError(CurateError):
+    """A selection cannot be decided on these features."""
+
+
+class OutputError(CurateError):
+    """The output folder is not ours to write."""

@@ -1,0 +1,161 @@
+"""
+What is measured of a trace, as columns.
+
+Measuring never sees a threshold. The columns and their types are fixed by DESIGN's contract; which
+categories there are is the lexicon's to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from curate.buffers import byte_lengths, is_text, text_buffers
+from curate.errors import CurateError, SchemaError
+from curate.lexicon import Lexicon, load
+
+LOCATOR = (("shard", pa.string()), ("row", pa.int64()), ("item", pa.int32()))
+"""Where a trace stands: shard, position in the shard, and in the row's list (0 if it has none)."""
+
+NAMED = ("id", "problem", "teacher", "correct")
+"""Columns of the corpus that a scan may be told of; null where it was not."""
+
+
+def measured_fields(categories: Sequence[str]) -> list[pa.Field]:
+    """The fields that measuring fills, in order."""
+    named: list[tuple[str, pa.DataType]] = [
+        ("verdict", pa.string()),
+        ("bytes", pa.int64()),
+        ("steps", pa.int32()),
+        ("unique_steps", pa.int32()),
+        ("branch_steps", pa.int32()),
+        ("branch_frac", pa.float32()),
+        ("first_branch", pa.float32()),
+        ("branch_pairs", pa.int32()),
+    ]
+    named += [(f"{category}_markers", pa.int32()) for category in categories]
+    named += [(f"{category}_steps", pa.int32()) for category in categories if category != "branch"]
+    return [pa.field(name, kind) for name, kind in named]
+
+
+def step_schema(categories: Sequence[str]) -> pa.Schema:
+    """The schema of the steps sidecar; `start` and `end` are bytes into the trace's UTF-8."""
+    fields = [("step", pa.int32()), ("start", pa.int64()), ("end", pa.int64())]
+    fields += [("branch", pa.bool_()), *((f"{c}_markers", pa.int32()) for c in categories)]
+    return pa.schema([*LOCATOR, *fields])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Features of a batch of traces, one array for each of `measured_fields`, and its steps."""
+
+    features: list[pa.Array]
+    steps_per_trace: np.ndarray  # int32[num_traces]
+    steps: list[pa.Array] | None  # as in `step_schema`, after the locator
+
+
+class Measurer:
+    """A lexicon and a delimiter made ready to measure batches, from any number of threads."""
+
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        delimiter: str | bytes = "blank-line",
+        *,
+        steps: bool = False,
+        repeats: bool = False,
+    ) -> None:
+        # Late, as Numba takes half a second to import and errors should not wait for it.
+        from curate import native
+
+        self.categories = lexicon.category_names
+        self.fields = measured_fields(self.categories)
+        self._measure = native.measure
+        self._tables = native.build_tables(lexicon.patterns(), len(self.categories))
+        self._delimiter, self._steps_wanted, self._repeats = delimiter, steps, repeats
+
+    def measure(self, traces: pa.Array) -> Measured:
+        """Measure a batch; a null or empty trace is a row of zeros."""
+        data, offsets = text_buffers(traces)
+        counts = self._measure(
+            data,
+            offsets,
+            self._tables,
+            delimiter=self._delimiter,
+            want_steps=self._steps_wanted,
+            want_unique=self._repeats,
+        )
+        steps, branch_steps = counts.steps, counts.branch_steps
+        num_traces = len(steps)
+        columns = [
+            pa.repeat(pa.scalar("ok"), num_traces),
+            pa.array(byte_lengths(offsets)),
+            pa.array(steps),
+            pa.nulls(num_traces, pa.int32())
+            if counts.unique_steps is None
+            else pa.array(counts.unique_steps),
+            pa.array(branch_steps),
+            _ratio(branch_steps, steps, null=steps == 0),
+            _ratio(counts.first_branch, steps, null=counts.first_branch < 0),
+            pa.array(counts.branch_pairs),
+        ]
+        columns += [pa.array(column) for column in counts.markers.T]
+        columns += [pa.array(column) for column in counts.category_steps.T[1:]]
+        return Measured(columns, steps, self._steps(counts.spans, counts.step_markers))
+
+    def _steps(self, spans: np.ndarray | None, markers: np.ndarray | None) -> list[pa.Array] | None:
+        if spans is None or markers is None:
+            return None
+        columns = [pa.array(spans[:, 0]), pa.array(spans[:, 1]), pa.array(markers[:, 0] > 0)]
+        return columns + [pa.array(column) for column in markers.T]
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array:
+    return pa.array((part / np.maximum(whole, 1)).astype(np.float32), mask=null)
+
+
+def measure(
+    traces: pa.Array | pa.ChunkedArray | Sequence[str],
+    *,
+    lexicon: str = "default",
+    delimiter: str = "blank-line",
+    repeats: bool = False,
+) -> pa.Table:
+    """
+    Features of an array of traces, one row each, for notebooks and other engines.
+
+    `traces` is a string or binary array of any layout (a dictionary, view, chunked or sliced one),
+    or a list of strings. `delimiter` is `blank-line`, `line` or a literal string.
+    """
+    chunks = traces.chunks if isinstance(traces, pa.ChunkedArray) else [_as_array(traces)]
+    kind = traces.type if isinstance(traces, pa.ChunkedArray) else chunks[0].type
+    if not is_text(kind):
+        raise SchemaError(f"traces: expected an array of text, found {kind}")
+    measurer = Measurer(load(lexicon), parse_delimiter(delimiter), repeats=repeats)
+    schema = pa.schema(measurer.fields)
+    tables = [
+        pa.Table.from_arrays(measurer.measure(chunk).features, schema=schema) for chunk in chunks
+    ]
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _as_array(traces: pa.Array | Sequence[str]) -> pa.Array:
+    return traces if isinstance(traces, pa.Array) else pa.array(traces, pa.large_string())
+
+
+def parse_delimiter(text: str) -> str | bytes:
+    r"""`blank-line`, `line`, or a literal as bytes, with \n, \r, \t and \\ for what shells lack."""
+    if text in ("blank-line", "line"):
+        return text
+    if not text:
+        raise CurateError("delimiter: expected `blank-line`, `line` or a literal, found nothing")
+    escapes = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+    out, chars = [], iter(text)
+    for char in chars:
+        if char == "\\":
+            escaped = next(chars, "")
+            out.append(escapes.get(escaped, char + escaped))
+        else:
+            out.append(char)
+    return "".join(out).encode()

@@ -1,0 +1,234 @@
+"""
+Which rows are kept and by what rule. Deciding never sees a byte of a trace.
+
+`keep` comes first: a row is kept where the expression is true; where it is null, the row is
+rejected with a reason of its own. Then `drop_top` cuts, in each stratum, the highest values of a
+feature: whole groups of equal values, from the top, as long as they fit in floor(share x rows).
+So no tie is broken by chance, and a stratum's least value is never dropped. Rows whose value is
+null are kept, and counted; they are not among the stratum's rows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from curate.errors import SelectionError
+from curate.expression import check_known, parse_keep
+
+CHUNK_ROWS = 1 << 18
+"""Rows decided at once: large enough for polars to be fast, small enough for any corpus."""
+
+COMPACT_ROWS = 1 << 22
+"""Distinct values gathered before they are counted together again."""
+
+# The sidecar holds these as float32; decided is in double precision, where 3 / 10 is 0.3.
+EXACT = {
+    "branch_frac": pl.when(pl.col("steps") > 0).then(pl.col("branch_steps") / pl.col("steps")),
+    "first_branch": (pl.col("first_branch") * pl.col("steps")).round() / pl.col("steps"),
+}
+EXACT_NEEDS = {"branch_frac": ("branch_steps", "steps"), "first_branch": ("first_branch", "steps")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold."""
+
+    keep: str | None = None
+    drop_top: str | None = None
+    rank_by: str | None = None
+    within: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.keep is not None or self.drop_top is not None
+
+    def check(self) -> None:
+        """Raise SelectionError where the options contradict each other."""
+        if self.drop_top is None:
+            for option, value in (("--rank-by", self.rank_by), ("--within", self.within)):
+                if value:
+                    raise SelectionError(f"{option}: expected together with --drop-top")
+            return
+        if self.rank_by is None:
+            raise SelectionError("--drop-top: expected --rank-by FEATURE with it")
+        share = self.share
+        if not 0 < share < 1:
+            raise SelectionError(
+                f"--drop-top: expected a share between 0 and 1, found {self.drop_top}"
+            )
+        if share.denominator > 10**9:
+            raise SelectionError(f"--drop-top: expected at most 9 decimals, found {self.drop_top}")
+
+    @property
+    def share(self) -> Fraction:
+        """`drop_top` as an exact fraction."""
+        try:
+            return Fraction(self.drop_top or "0")
+        except (ValueError, ZeroDivisionError):
+            raise SelectionError(
+                f"--drop-top: expected a number, found {self.drop_top!r}"
+            ) from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rule as JSON would hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """
+    A rule bound to features: gives every chunk its `kept` and `reason`.
+
+    `strata` has, for each stratum, its `rows`, those `dropped`, the highest value kept
+    (`threshold`) and by how many rows the cut fell short (`shortfall`); None without `drop_top`.
+    """
+
+    selection: Selection
+    expression: pl.Expr | None
+    columns: tuple[str, ...]
+    strata: pl.DataFrame | None = None
+
+    @staticmethod
+    def exact_needs(feature: str) -> tuple[str, ...]:
+        """The columns that a feature's value in double precision is taken from."""
+        return EXACT_NEEDS.get(feature, (feature,))
+
+    def decide(self, chunk: pl.DataFrame) -> pl.DataFrame:
+        """`kept` (bool) and `reason` (string, null if kept) of each row, in order."""
+        reason = pl.lit(None, pl.String)
+        if self.strata is not None:
+            above = _rank(self.selection) > pl.col("threshold")
+            reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
+            chunk = chunk.with_columns(_keys(self.selection)).join(
+                self.strata.select(*_key_names(self.selection), "threshold"),
+                on=_key_names(self.selection),
+                how="left",
+                nulls_equal=True,
+                maintain_order="left",
+            )
+        if self.expression is not None:
+            kept = self.expression
+            reason = pl.when(kept).then(reason).otherwise(pl.lit("keep"))
+            reason = pl.when(kept.is_null()).then(pl.lit("keep_null")).otherwise(reason)
+        decided = exact(chunk).select(reason=reason)
+        return decided.select(kept=pl.col("reason").is_null(), reason="reason")
+
+
+def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
+    """
+    A rule bound to features of this schema; `with_thresholds` makes it ready to decide.
+
+    Raises SelectionError where the rule contradicts itself or names what the features lack.
+    """
+    selection.check()
+    exact_schema = {name: pl.Float64() if name in EXACT else kind for name, kind in schema.items()}
+    expression = parse_keep(selection.keep, exact_schema) if selection.keep is not None else None
+    columns = expression.meta.root_names() if expression is not None else []
+    if selection.rank_by is not None:
+        check_known("--rank-by", [selection.rank_by], schema)
+        check_known("--within", list(selection.within), schema)
+        if not schema[selection.rank_by].is_numeric():
+            found = schema[selection.rank_by]
+            raise SelectionError(f"--rank-by: `{selection.rank_by}` is not a number, found {found}")
+        columns = [*columns, selection.rank_by, *selection.within]
+    needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
+    return Decider(selection, expression, tuple(sorted(needed)))
+
+
+def with_thresholds(decider: Decider, files: Sequence[Path]) -> Decider:
+    """The rule with the thresholds of `drop_top`, for which the features are read once."""
+    if decider.selection.drop_top is None:
+        return decider
+    return replace(decider, strata=_strata(decider, files))
+
+
+def chunks(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The given features of all traces, in order, a bounded number of rows at a time."""
+    for file in files:
+        yield from file_chunks(file, columns)
+
+
+def file_chunks(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """The given features of one shard's traces, in order."""
+    with pq.ParquetFile(file) as source:
+        for batch in source.iter_batches(CHUNK_ROWS, columns=list(columns)):
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            yield frame
+
+
+def exact(chunk: pl.DataFrame) -> pl.DataFrame:
+    """A chunk with its ratios in double precision, taken from the counts behind them."""
+    held = [
+        expression.alias(name)
+        for name, expression in EXACT.items()
+        if set(EXACT_NEEDS[name]) <= set(chunk.columns)
+    ]
+    return chunk.with_columns(held)
+
+
+def _rank(selection: Selection) -> pl.Expr:
+    """The value to rank by; a NaN is no value."""
+    return pl.col(selection.rank_by or "").cast(pl.Float64).fill_nan(None)
+
+
+def _key_names(selection: Selection) -> list[str]:
+    return list(selection.within) or ["all"]
+
+
+def _keys(selection: Selection) -> list[pl.Expr]:
+    return [pl.col(name) for name in selection.within] or [pl.lit("rows").alias("all")]
+
+
+def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
+    """The thresholds of `drop_top`: one row for each stratum that has a value."""
+    selection, keys = decider.selection, _key_names(decider.selection)
+    gathered: list[pl.DataFrame] = []
+    held = 0
+    for chunk in chunks(files, decider.columns):
+        left = exact(chunk)
+        if decider.expression is not None:
+            left = left.filter(decider.expression)
+        values = left.select(*_keys(selection), value=_rank(selection))
+        gathered.append(values.group_by(*keys, "value").len())
+        held += gathered[-1].height
+        if held > COMPACT_ROWS:
+            gathered = [_together(gathered, keys)]
+            held = gathered[0].height // 2  # so that many distinct values do not make it quadratic
+    return _thresholds(_together(gathered, keys), keys, selection.share)
+
+
+def _together(gathered: list[pl.DataFrame], keys: list[str]) -> pl.DataFrame:
+    if not gathered:
+        return pl.DataFrame(
+            schema=dict.fromkeys(keys, pl.Null) | {"value": pl.Float64, "len": pl.Int64}
+        )
+    return pl.concat(gathered).group_by(*keys, "value").agg(pl.col("len").sum().cast(pl.Int64))
+
+
+def _thresholds(counted: pl.DataFrame, keys: list[str], share: Fraction) -> pl.DataFrame:
+    """From the count of each value in each stratum to the cut."""
+    rows, allowed = pl.col("rows"), pl.col("allowed")
+    nulls = counted.group_by(keys).agg(
+        null_ranks=pl.col("len").filter(pl.col("value").is_null()).sum()
+    )
+    return (
+        counted.drop_nulls("value")
+        .sort("value", descending=True)
+        .with_columns(rows=pl.col("len").sum().over(keys), above=pl.col("len").cum_sum().over(keys))
+        .with_columns(allowed=rows * share.numerator // share.denominator)
+        .group_by(keys)
+        .agg(
+            rows=rows.first(),
+            dropped=pl.col("above").filter(pl.col("above") <= allowed).max().fill_null(0),
+            allowed=allowed.first(),
+            threshold=pl.col("value").filter(pl.col("above") > allowed).max(),
+        )
+        .join(nulls, on=keys, how="left", nulls_equal=True)
+        .with_columns(shortfall=allowed - pl.col("dropped"))
+        .sort(keys)
+    )

@@ -1,0 +1,110 @@
+"""
+The sidecars of one shard, written in the order of the corpus whichever thread comes first.
+
+A shard is measured in units (ranges of row groups) by several threads. The unit whose turn it is
+writes as it goes; a later one holds its tables back, and waits once it holds too much. Units are
+started in order, so the one whose turn it is always has a thread and nobody waits for ever.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Condition, Event
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+HELD_BYTES = 16 << 20
+"""What a unit may hold back before it waits for its turn."""
+
+ROW_GROUP_ROWS = 1 << 20
+
+
+class CancelledError(Exception):
+    """Another thread failed or the user stopped the run; nothing to report here."""
+
+
+class ParquetSink:
+    """A Parquet file that has its name only once it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self._part = path.with_name(f".{path.name}.part")
+        texts = [
+            f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)
+        ]
+        self._writer = pq.ParquetWriter(
+            self._part, schema, compression="zstd", compression_level=1, use_dictionary=texts
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows as a row group."""
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._writer.close()
+        os.replace(self._part, self.path)
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self._writer.close()
+        self._part.unlink(missing_ok=True)
+
+
+class ShardSidecars:
+    """Several sidecars of one shard (features, steps), filled by its units in order."""
+
+    def __init__(self, sinks: Mapping[str, ParquetSink], num_units: int, stop: Event) -> None:
+        self._sinks = sinks
+        self._num_units = num_units
+        self._stop = stop
+        self._turn = 0
+        self._finished: set[int] = set()
+        self._held: defaultdict[int, list[tuple[str, pa.Table]]] = defaultdict(list)
+        self._changed = Condition()
+
+    def put(self, unit: int, name: str, table: pa.Table) -> None:
+        """Add rows of a unit to one sidecar."""
+        with self._changed:
+            self._held[unit].append((name, table))
+            if unit != self._turn and self._held_bytes(unit) > HELD_BYTES:
+                self._changed.wait_for(lambda: unit == self._turn or self._stop.is_set())
+            if self._stop.is_set():
+                raise CancelledError
+            if unit == self._turn:
+                self._write_held(unit)
+
+    def finish(self, unit: int) -> bool:
+        """Note that a unit is done; True once the shard is whole and its files have their names."""
+        with self._changed:
+            self._finished.add(unit)
+            while self._turn in self._finished:
+                self._write_held(self._turn)
+                self._turn += 1
+                self._changed.notify_all()
+            self._write_held(self._turn)
+            whole = self._turn == self._num_units
+        if whole:
+            for sink in self._sinks.values():
+                sink.close()
+        return whole
+
+    def wake(self) -> None:
+        """Have whoever waits look at the stop flag."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Leave no file behind; no thread may be at work on the shard."""
+        for sink in self._sinks.values():
+            sink.abandon()
+
+    def _held_bytes(self, unit: int) -> int:
+        return sum(table.nbytes for _, table in self._held[unit])
+
+    def _write_held(self, unit: int) -> None:
+        for name, table in self._held.pop(unit, []):
+            self._sinks[name].write(table)

@@ -1,0 +1,201 @@
+"""One trace as a person would want to see it: steps, markers, and why it was kept or not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.text import Text
+
+from curate import manifest, native
+from curate.buffers import text_buffers
+from curate.corpus import reopen
+from curate.deciding import sidecar_files
+from curate.errors import CurateError, ShardError
+from curate.expression import roots
+from curate.features import parse_delimiter
+from curate.footers import read_metadata
+from curate.reading import open_shard
+from curate.selection import file_chunks
+from curate.terminal import printable, printable_lines
+
+STYLES = (
+    "bold black on yellow",
+    "bold white on red",
+    "black on cyan",
+    "black on green",
+    "white on blue",
+    "white on magenta",
+)
+"""Of the categories, in the order of the lexicon; `branch` is the first."""
+
+READ_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A trace with all that is known of it."""
+
+    trace: bytes
+    features: dict[str, Any]
+    decision: dict[str, Any] | None  # kept, reason
+    record: manifest.Manifest
+    folder: Path
+
+
+def find_trace(folder: str | Path, row: str) -> Found:
+    """The trace that `row` names, an id or SHARD:ROW, in a scan or a selection."""
+    place = Path(folder)
+    record = manifest.read_complete(place)
+    scan = Path(record.get("scan", place))
+    files = sidecar_files(scan / ".curate" / "features")
+    shard, position = _locate(record, files, row)
+    features = _row(files[shard], position)
+    selected = place / ".curate" / "selection" / files[shard].name
+    decision = _row(selected, position) if selected.exists() else None
+    return Found(_trace(record, shard, position), features, decision, record, place)
+
+
+def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int, int]:
+    """Shard and position of a row."""
+    names = [shard["name"] for shard in record["shards"]]
+    name, _, digits = row.rpartition(":")
+    if name in names and digits.isdecimal():
+        shard = names.index(name)
+        rows = pq.read_metadata(files[shard]).num_rows
+        if int(digits) >= rows:
+            raise CurateError(f"{row}: shard {name} has {rows:,} rows, counted from 0")
+        return shard, int(digits)
+    found = [
+        (shard, position)
+        for shard, file in enumerate(files)
+        for chunk in file_chunks(file, ["row", "id"])
+        for position in chunk.filter(pl.col("id").cast(pl.String) == row)["row"]
+    ]
+    if not found:
+        raise CurateError(f"{row}: no row has this id; a row is an id or SHARD:ROW")
+    if len(found) > 1:
+        listed = ", ".join(f"{names[shard]}:{position}" for shard, position in found[:5])
+        raise CurateError(f"{row}: {len(found):,} rows have this id, among them {listed}")
+    return found[0]
+
+
+def _row(file: Path, position: int) -> dict[str, Any]:
+    row: dict[str, Any] = pl.scan_parquet(file).slice(position, 1).collect().row(0, named=True)
+    return row
+
+
+def _trace(record: manifest.Manifest, shard: int, position: int) -> bytes:
+    """The bytes of a trace, from the corpus."""
+    old = record["shards"][shard]
+    source = reopen(old["name"], old["path"])
+    metadata, digest = read_metadata(source)
+    if (old["size"], old["footer_sha256"]) != (source.size, digest):
+        raise ShardError(f"{source.path}: changed since the scan; scan it again")
+    group, first = 0, 0
+    while first + metadata.row_group(group).num_rows <= position:
+        first += metadata.row_group(group).num_rows
+        group += 1
+    column = record["config"]["columns"]["trace"]
+    with open_shard(source) as file:
+        for batch in file.iter_batches(READ_ROWS, row_groups=[group], columns=[column]):
+            if first + batch.num_rows > position:
+                data, offsets = text_buffers(batch.column(0).slice(position - first, 1))
+                return data[offsets[0] : offsets[1]].tobytes()
+            first += batch.num_rows
+    raise ShardError(f"{source.path}: its footer says more than {position:,} rows, found {first:,}")
+
+
+def render(found: Found) -> None:
+    """Print a trace to stdout; colours only where they can be seen."""
+    console = Console(highlight=False, soft_wrap=True)
+    categories = found.record["lexicon"]["categories"]
+    for line in (*_facts(found), ""):
+        console.print(line, markup=False)
+    legend = Text("markers: ")
+    for number, category in enumerate(categories):
+        legend.append(f" {category} ", STYLES[number % len(STYLES)]).append(" ")
+    console.print(legend, end="\n\n")
+    for step in _steps(found, len(categories)):
+        console.print(step, end="\n\n")
+
+
+def _facts(found: Found) -> list[str]:
+    """What was measured, and the decision with its numbers."""
+    features = found.features
+    columns = found.record["config"]["columns"]
+    lines = [f"{printable(features['shard'])}:{features['row']}"]
+    for name in ("id", "problem", "teacher", "correct", *columns["carry"]):
+        if features[name] is not None:
+            lines.append(f"{name}: {printable(str(features[name]))}")
+    counts = (n for n in features if n in ("bytes", "steps") or n.endswith(("_steps", "_markers")))
+    lines.append(
+        ", ".join(f"{name} {features[name]:,}" for name in counts if features[name] is not None)
+    )
+    if features["branch_frac"] is not None:
+        lines.append(f"branch_frac {features['branch_steps'] / features['steps']:.6g}")
+    return [*lines, *_decision(found)]
+
+
+def _decision(found: Found) -> list[str]:
+    if found.decision is None:
+        return []
+    if found.decision["kept"]:
+        return ["kept"]
+    rule, reason = found.record["selection"]["rule"], found.decision["reason"]
+    if reason == "drop_top":
+        stratum = _stratum(found, rule["within"])
+        value = _exact_value(found.features, rule["rank_by"])
+        where = ", ".join(f"{c} = {printable(str(found.features[c]))}" for c in rule["within"])
+        among = f"{stratum['rows']:,} rows" + (f" where {where}" if where else "")
+        return [
+            f"rejected: drop_top, {rule['rank_by']} {value:.6g} is above "
+            f"{stratum['threshold']:.6g}, the highest kept of {among} "
+            f"(--drop-top {rule['drop_top']}, {stratum['dropped']:,} dropped)"
+        ]
+    values = ", ".join(f"{n} {found.features[n]}" for n in dict.fromkeys(roots(rule["keep"])))
+    verb = "is null" if reason == "keep_null" else "is not true"
+    return [f"rejected: {reason}, --keep {rule['keep']!r} {verb} of {values}"]
+
+
+def _stratum(found: Found, within: list[str]) -> dict[str, Any]:
+    strata = pl.read_parquet(found.folder / ".curate" / "strata.parquet")
+    for column in within:
+        strata = strata.filter(pl.col(column).eq_missing(pl.lit(found.features[column])))
+    return strata.row(0, named=True)
+
+
+def _exact_value(features: dict[str, Any], name: str) -> float:
+    if name == "branch_frac":
+        return float(features["branch_steps"] / features["steps"])
+    return float(features[name])
+
+
+def _steps(found: Found, num_categories: int) -> list[Text]:
+    """Each step with its number, a B if it is a branch step, and its markers coloured."""
+    lexicon = found.record["lexicon"]
+    patterns = [(c, p.encode(), at_start) for c, p, at_start in lexicon["patterns"]]
+    tables = native.build_tables(patterns, num_categories)
+    data = np.frombuffer(found.trace, np.uint8)
+    offsets = np.array([0, len(found.trace)])
+    offsets.flags.writeable = False
+    delimiter = parse_delimiter(found.record["config"]["delimiter"])
+    counts = native.measure(data, offsets, tables, delimiter=delimiter, want_steps=True)
+    assert counts.spans is not None and counts.step_markers is not None
+    lines = []
+    for number, (start, end) in enumerate(counts.spans):
+        line = Text(f"{number:>4} {'B' if counts.step_markers[number, 0] else ' '} ", "dim")
+        at = start
+        for first, last, category in native.find_markers(data, start, end, tables):
+            if last <= at:
+                continue  # inside a marker of another category
+            line.append(printable_lines(found.trace[at : max(at, first)]), "default not dim")
+            marked = found.trace[max(at, first) : last]
+            line.append(printable_lines(marked), STYLES[category % len(STYLES)] + " not dim")
+            at = last
+        line.append(printable_lines(found.trace[at:end]), "default not dim")
+        lines.append(line)
+    return lines

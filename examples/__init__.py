@@ -1,0 +1,1 @@
+"""Small corpora to try the tools on, generated where they are used."""
