@@ -2,9 +2,9 @@
 The kept rows as a dataset: whole rows of the corpus, in its order, untouched.
 
 Output shards are planned before the first is written, as their number is part of their names: each
-is a run of kept rows of about the same bytes. They are then written side by side. A shard is read
-on one thread and compressed on another; permits keep the work at the number of threads asked for,
-so that all of them are busy also while the last shard is written alone.
+is a run of kept rows of about the same bytes. They are then written side by side, each on a thread
+of its own. (Reading ahead on another thread was tried: compression takes most of the time, so it
+gained little and held a second row group for each thread.)
 """
 
 import json
@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from threading import Event, Lock, Semaphore
+from threading import Event, Lock
 from typing import Protocol
 
 import numpy as np
@@ -121,10 +121,9 @@ class Emission:
         os.makedirs(self._folder, exist_ok=True)
         names = [f"train-{n:05d}-of-{len(plan):05d}.parquet" for n in range(len(plan))]
         parts = [self._folder / f".train-{n:05d}.part" for n in range(len(plan))]
-        permits = Semaphore(threads)
         with ThreadPoolExecutor(threads, thread_name_prefix="emit") as pool:
             futures = [
-                pool.submit(self._write_shard, part, stretches, permits)
+                pool.submit(self._write_shard, part, stretches)
                 for part, stretches in zip(parts, plan, strict=True)
             ]
             try:
@@ -142,7 +141,7 @@ class Emission:
             os.replace(part, self._folder / name)
         return names
 
-    def _write_shard(self, part: Path, stretches: Sequence[Stretch], permits: Semaphore) -> None:
+    def _write_shard(self, part: Path, stretches: Sequence[Stretch]) -> None:
         with pq.ParquetWriter(
             part,
             self._schema,
@@ -150,11 +149,12 @@ class Emission:
             compression_level=COMPRESSION_LEVEL,
             write_page_index=True,
         ) as writer:
-            for table in _ahead(self._row_groups(stretches), permits):
-                with permits:
-                    writer.write_table(table, row_group_size=table.num_rows)
+            for table in self._row_groups(stretches):
+                writer.write_table(table, row_group_size=table.num_rows)
                 with self._count:
                     self.rows += table.num_rows
+                del table  # or it would be held while the next one is filled
+                pa.default_memory_pool().release_unused()
 
     def _row_groups(self, stretches: Sequence[Stretch]) -> Iterator[pa.Table]:
         """The kept rows of an output shard, a row group at a time, never an empty one."""
@@ -201,20 +201,6 @@ class Emission:
             columns = [*columns, *(column.chunk(0) for column in added.columns)]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
         return batch if kept.all() else batch.filter(pa.array(kept))
-
-
-def _ahead(items: Iterator[pa.Table], permits: Semaphore) -> Iterator[pa.Table]:
-    """The items, each made on another thread while the one before it is used."""
-
-    def make() -> pa.Table | None:
-        with permits:
-            return next(items, None)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        ahead = reader.submit(make)
-        while (item := ahead.result()) is not None:
-            ahead = reader.submit(make)
-            yield item
 
 
 def _extended(schema: pa.Schema, added: Sequence[pa.Field]) -> pa.Schema:

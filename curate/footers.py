@@ -162,11 +162,15 @@ def _check_agree(
             )
         if not found.field(name).equals(expected.field(name)):
             raise SchemaError(
-                f"{shard.path}: column `{name}` is {found.field(name)}, "
-                f"expected {expected.field(name)} as in {first.path}"
+                f"{shard.path}: column `{name}` is {_described(found.field(name))}, "
+                f"expected {_described(expected.field(name))} as in {first.path}"
             )
     if columns is None and found.names != expected.names:
         raise SchemaError(
             f"{shard.path}: columns {', '.join(found.names)}, "
             f"expected {', '.join(expected.names)} as in {first.path}"
         )
+
+
+def _described(field: pa.Field) -> str:
+    return f"{field.type}" if field.nullable else f"{field.type} not null"

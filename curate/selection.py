@@ -26,6 +26,9 @@ CHUNK_ROWS = 1 << 18
 COMPACT_ROWS = 1 << 22
 """Distinct values gathered before they are counted together again."""
 
+STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
+"""Columns that `Decider.strata` has beside those of `within`."""
+
 # The sidecar holds these as float32; decided is in double precision, where 3 / 10 is 0.3.
 EXACT = {
     "branch_frac": pl.when(pl.col("steps") > 0).then(pl.col("branch_steps") / pl.col("steps")),
@@ -83,8 +86,9 @@ class Decider:
     """
     A rule bound to features: gives every chunk its `kept` and `reason`.
 
-    `strata` has, for each stratum, its `rows`, those `dropped`, the highest value kept
-    (`threshold`) and by how many rows the cut fell short (`shortfall`); None without `drop_top`.
+    `strata`, None without `drop_top`, has a row for each stratum: the columns of `within` or `all`,
+    `rows` with a value, those `allowed` to go and `dropped`, the highest value kept (`threshold`),
+    rows without a value (`null_ranks`), and how many the cut fell short by (`shortfall`).
     """
 
     selection: Selection
@@ -99,13 +103,15 @@ class Decider:
 
     def decide(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """`kept` (bool) and `reason` (string, null if kept) of each row, in order."""
+        chunk = exact(chunk)
         reason = pl.lit(None, pl.String)
         if self.strata is not None:
-            above = _rank(self.selection) > pl.col("threshold")
+            above = _rank(self.selection) > pl.col("_threshold")
             reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
+            keys = _key_names(self.selection)
             chunk = chunk.with_columns(_keys(self.selection)).join(
-                self.strata.select(*_key_names(self.selection), "threshold"),
-                on=_key_names(self.selection),
+                self.strata.select(*keys, _threshold="threshold"),
+                on=keys,
                 how="left",
                 nulls_equal=True,
                 maintain_order="left",
@@ -114,8 +120,8 @@ class Decider:
             kept = self.expression
             reason = pl.when(kept).then(reason).otherwise(pl.lit("keep"))
             reason = pl.when(kept.is_null()).then(pl.lit("keep_null")).otherwise(reason)
-        decided = exact(chunk).select(reason=reason)
-        return decided.select(kept=pl.col("reason").is_null(), reason="reason")
+        decided = chunk.with_columns(_reason=reason)  # a constant, too, for every row
+        return decided.select(kept=pl.col("_reason").is_null(), reason="_reason")
 
 
 def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
@@ -134,6 +140,8 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
         if not schema[selection.rank_by].is_numeric():
             found = schema[selection.rank_by]
             raise SelectionError(f"--rank-by: `{selection.rank_by}` is not a number, found {found}")
+        for name in set(selection.within) & STRATUM_NUMBERS:
+            raise SelectionError(f"--within: a column called `{name}` cannot be told from a count")
         columns = [*columns, selection.rank_by, *selection.within]
     needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
     return Decider(selection, expression, tuple(sorted(needed)))
@@ -193,8 +201,8 @@ def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
         left = exact(chunk)
         if decider.expression is not None:
             left = left.filter(decider.expression)
-        values = left.select(*_keys(selection), value=_rank(selection))
-        gathered.append(values.group_by(*keys, "value").len())
+        values = left.select(*_keys(selection), _value=_rank(selection))
+        gathered.append(values.group_by(*keys, "_value").agg(_rows=pl.len().cast(pl.Int64)))
         held += gathered[-1].height
         if held > COMPACT_ROWS:
             gathered = [_together(gathered, keys)]
@@ -205,28 +213,27 @@ def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
 def _together(gathered: list[pl.DataFrame], keys: list[str]) -> pl.DataFrame:
     if not gathered:
         return pl.DataFrame(
-            schema=dict.fromkeys(keys, pl.Null) | {"value": pl.Float64, "len": pl.Int64}
+            schema=dict.fromkeys(keys, pl.Null) | {"_value": pl.Float64, "_rows": pl.Int64}
         )
-    return pl.concat(gathered).group_by(*keys, "value").agg(pl.col("len").sum().cast(pl.Int64))
+    return pl.concat(gathered).group_by(*keys, "_value").agg(pl.col("_rows").sum())
 
 
 def _thresholds(counted: pl.DataFrame, keys: list[str], share: Fraction) -> pl.DataFrame:
     """From the count of each value in each stratum to the cut."""
-    rows, allowed = pl.col("rows"), pl.col("allowed")
-    nulls = counted.group_by(keys).agg(
-        null_ranks=pl.col("len").filter(pl.col("value").is_null()).sum()
-    )
+    value, count = pl.col("_value"), pl.col("_rows")
+    allowed, above = pl.col("allowed"), pl.col("_above")
+    nulls = counted.group_by(keys).agg(null_ranks=count.filter(value.is_null()).sum())
     return (
-        counted.drop_nulls("value")
-        .sort("value", descending=True)
-        .with_columns(rows=pl.col("len").sum().over(keys), above=pl.col("len").cum_sum().over(keys))
-        .with_columns(allowed=rows * share.numerator // share.denominator)
+        counted.drop_nulls("_value")
+        .sort("_value", descending=True)
+        .with_columns(rows=count.sum().over(keys), _above=count.cum_sum().over(keys))
+        .with_columns(allowed=pl.col("rows") * share.numerator // share.denominator)
         .group_by(keys)
         .agg(
-            rows=rows.first(),
-            dropped=pl.col("above").filter(pl.col("above") <= allowed).max().fill_null(0),
+            rows=pl.col("rows").first(),
             allowed=allowed.first(),
-            threshold=pl.col("value").filter(pl.col("above") > allowed).max(),
+            dropped=above.filter(above <= allowed).max().fill_null(0),
+            threshold=value.filter(above > allowed).max(),
         )
         .join(nulls, on=keys, how="left", nulls_equal=True)
         .with_columns(shortfall=allowed - pl.col("dropped"))

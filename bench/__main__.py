@@ -1,0 +1,72 @@
+"""`python -m bench BENCH`: a table for people, and as the last line one JSON document."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from bench import report
+from bench.runs import BenchError
+from bench.settings import CACHE, Settings
+
+BENCHES = {
+    "scan": ("bench.scanning", "decoding alone, a scan, and other ways to the same counts"),
+    "emit": ("bench.emitting", "what a dataset costs on top of a scan, beside polars"),
+    "memory": ("bench.memory", "the peak of a scan of row groups of 1.35 GB"),
+    "select": ("bench.selecting", "deciding on 1 and on 50 million rows"),
+    "start": ("bench.starting", "what a run costs before its first row"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. A bench that is not quick leaves its section in RESULTS.md."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["job"]:
+        print(json.dumps(_job(*given[1:])))
+        return 0
+    options = vars(_parser().parse_args(given))
+    bench = options.pop("bench")
+    settings = Settings(**options)
+    told = shlex.join(["python", "-m", "bench", *given])
+    try:
+        result = import_module(BENCHES[bench][0]).run(settings)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not settings.quick:
+        report.write_section(result, told)
+    print(f"{report.plain(result)}\n")
+    print(json.dumps(report.document(result, told)))
+    return 0
+
+
+def _job(name: str, document: str) -> dict[str, object]:
+    module, _, function = name.partition(":")
+    done: dict[str, object] = getattr(import_module(module), function)(**json.loads(document))
+    return done
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    benches = parser.add_subparsers(dest="bench", required=True)
+    for name, (_, what) in BENCHES.items():
+        bench = benches.add_parser(name, help=what, description=what)
+        bench.add_argument("--threads", type=int, default=2)
+        bench.add_argument("--codec", choices=["zstd", "snappy"], default="zstd")
+        bench.add_argument("--quick", action="store_true", help="everything once, on very little")
+        bench.add_argument(
+            "--cache", type=Path, default=CACHE, metavar="DIR", help="for corpora and outputs"
+        )
+        if name in ("scan", "emit"):
+            pairs = 5 if name == "scan" else 3
+            bench.add_argument("--corpus", type=Path, metavar="DIR", help="shards with a `trace`")
+            bench.add_argument("--gb", type=float, default=1.6, help="text of a corpus made here")
+            bench.add_argument("--pairs", type=int, default=pairs, help="rounds that are timed")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
