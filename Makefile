@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 DEMO := demo
 DATA ?= ../shared/data
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 # Made anew whenever what is installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -26,7 +26,10 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
 
 test: lint  ## what CI runs
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -m "not soak"
+
+soak: $(READY)  ## the long runs
+	$(RUN)/python -m pytest -m soak
 
 lint: $(READY)
 	$(RUN)/ruff format --check .

@@ -51,6 +51,9 @@ class Kept(Protocol):
     def trace_bytes(self, shard: int) -> np.ndarray:
         """The bytes of each trace: int64[rows]."""
 
+    def rows(self, shard: int) -> int:
+        """How many rows it has."""
+
 
 def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list[list[Stretch]]:
     """
@@ -66,15 +69,16 @@ def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list
     plan: list[list[Stretch]] = [[] for _ in range(count)]
     before = 0
     for shard, size in enumerate(sizes):
-        if not size:
-            continue
-        weights = _weights(footers[shard], kept, shard)
-        # The output shard of a row is where its middle falls, had the bytes been cut evenly.
-        middle = before + np.cumsum(weights) - weights // 2
-        target = np.minimum(middle * count // total, count - 1)
-        edges = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), len(weights)]
-        for first, stop in pairwise(edges):
-            plan[int(target[first])].append(Stretch(shard, first, stop))
+        first, last = before * count // max(1, total), (before + size - 1) * count // max(1, total)
+        if size and first == last:  # as nearly all of many small shards
+            plan[first].append(Stretch(shard, 0, kept.rows(shard)))
+        elif size:
+            weights = _weights(footers[shard], kept, shard)
+            # A row goes where its middle falls, had the bytes been cut evenly.
+            target = (before + np.cumsum(weights) - weights // 2) * count // total
+            edges = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), len(weights)]
+            for start, stop in pairwise(edges):
+                plan[int(target[start])].append(Stretch(shard, start, stop))
         before += size
     return [stretches for stretches in plan if stretches] or [[]]
 

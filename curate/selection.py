@@ -19,12 +19,10 @@ import pyarrow.parquet as pq
 
 from curate.errors import SelectionError
 from curate.expression import check_known, parse_keep
+from curate.tally import Tally
 
 CHUNK_ROWS = 1 << 18
 """Rows decided at once: large enough for polars to be fast, small enough for any corpus."""
-
-COMPACT_ROWS = 1 << 22
-"""Distinct values gathered before they are counted together again."""
 
 STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
 """Columns that `Decider.strata` has beside those of `within`."""
@@ -195,27 +193,15 @@ def _keys(selection: Selection) -> list[pl.Expr]:
 def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
     """The thresholds of `drop_top`: one row for each stratum that has a value."""
     selection, keys = decider.selection, _key_names(decider.selection)
-    gathered: list[pl.DataFrame] = []
-    held = 0
+    tally = Tally([*keys, "_value"])
     for chunk in chunks(files, decider.columns):
         left = exact(chunk)
         if decider.expression is not None:
             left = left.filter(decider.expression)
         values = left.select(*_keys(selection), _value=_rank(selection))
-        gathered.append(values.group_by(*keys, "_value").agg(_rows=pl.len().cast(pl.Int64)))
-        held += gathered[-1].height
-        if held > COMPACT_ROWS:
-            gathered = [_together(gathered, keys)]
-            held = gathered[0].height // 2  # so that many distinct values do not make it quadratic
-    return _thresholds(_together(gathered, keys), keys, selection.share)
-
-
-def _together(gathered: list[pl.DataFrame], keys: list[str]) -> pl.DataFrame:
-    if not gathered:
-        return pl.DataFrame(
-            schema=dict.fromkeys(keys, pl.Null) | {"_value": pl.Float64, "_rows": pl.Int64}
-        )
-    return pl.concat(gathered).group_by(*keys, "_value").agg(pl.col("_rows").sum())
+        tally.add(values.with_columns(_rows=pl.lit(1, pl.Int64)))
+    empty = dict.fromkeys(keys, pl.Null()) | {"_value": pl.Float64(), "_rows": pl.Int64()}
+    return _thresholds(tally.sums(empty), keys, selection.share)
 
 
 def _thresholds(counted: pl.DataFrame, keys: list[str], share: Fraction) -> pl.DataFrame:

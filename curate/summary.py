@@ -11,51 +11,43 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from curate.tally import Tally
+
 MAX_VALUES = 100_000
 """Distinct values of a column that are counted; beyond, the column is named and left out."""
-
-COMPACT_ROWS = 1 << 20
 
 BETWEEN_WARNING = 0.3
 """Above this share of variance between problems, a cut is likely one by topic."""
 
 
-@dataclass(slots=True)
 class GroupCounts:
-    """Rows and kept rows by the values of one column; None once it has too many values."""
+    """Rows and kept rows by the values of one column, unless it has too many values."""
 
-    column: str
-    frames: list[pl.DataFrame] | None = field(default_factory=list)
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._tally: Tally | None = Tally(["value"])
 
     def add(self, values: pl.Series, kept: pl.Series) -> None:
         """Count a chunk."""
-        if self.frames is None:
+        if self._tally is None:
             return
-        frame = pl.DataFrame({"value": values, "kept": kept})
-        counted = frame.group_by("value").agg(
-            rows=pl.len().cast(pl.Int64), kept=pl.col("kept").sum().cast(pl.Int64)
-        )
-        self.frames.append(counted)
-        if sum(f.height for f in self.frames) > COMPACT_ROWS:
-            self.frames = [self._together()]
-        if self.frames[0].height > MAX_VALUES:
-            self.frames = None
-
-    def _together(self) -> pl.DataFrame:
-        return pl.concat(self.frames or []).group_by("value").agg(pl.all().sum())
+        frame = pl.DataFrame({"value": values, "kept": kept.cast(pl.Int64)})
+        self._tally.add(frame.with_columns(rows=pl.lit(1, pl.Int64)))
+        if self._tally.distinct > MAX_VALUES:
+            self._tally = None
 
     def table(self) -> pl.DataFrame | None:
         """`value`, `rows`, `kept`, `cut` (share taken), most rows first; None for too many."""
-        if not self.frames:
+        if self._tally is None:
+            return None
+        counted = self._tally.sums({"value": pl.Null(), "kept": pl.Int64(), "rows": pl.Int64()})
+        if counted.height > MAX_VALUES:
             return None
         cut = 1 - pl.col("kept") / pl.col("rows")
-        counted = (
-            self._together().with_columns(cut=cut).sort("rows", "value", descending=[True, False])
-        )
-        return None if counted.height > MAX_VALUES else counted
+        ordered = counted.sort("rows", "value", descending=[True, False])
+        return ordered.select("value", "rows", "kept", cut=cut)
 
 
-@dataclass(slots=True)
 class Between:
     """
     How much of a feature's variance lies between problems.
@@ -63,24 +55,18 @@ class Between:
     Kept for each problem are its traces and their sum, by a hash of the problem.
     """
 
-    feature: str
-    frames: list[pl.DataFrame] = field(default_factory=list)
-    sum_squares: float = 0.0
+    def __init__(self, feature: str) -> None:
+        self.feature = feature
+        self._tally = Tally(["problem"])
+        self._sum_squares = 0.0
 
     def add(self, problems: pl.Series, values: pl.Series) -> None:
         """Add a chunk; rows without a problem or a value do not count."""
-        frame = pl.DataFrame({"problem": problems, "value": values.cast(pl.Float64).fill_nan(None)})
+        frame = pl.DataFrame({"problem": problems, "total": values.cast(pl.Float64).fill_nan(None)})
         frame = frame.drop_nulls()
-        self.sum_squares += float((frame["value"] ** 2).sum())
-        grouped = frame.group_by(pl.col("problem").hash(0)).agg(
-            n=pl.len().cast(pl.Int64), total=pl.col("value").sum()
-        )
-        self.frames.append(grouped)
-        if sum(f.height for f in self.frames) > 2 * COMPACT_ROWS + self.frames[0].height:
-            self.frames = [self._together()]
-
-    def _together(self) -> pl.DataFrame:
-        return pl.concat(self.frames).group_by("problem").agg(pl.all().sum())
+        self._sum_squares += float((frame["total"] ** 2).sum())
+        hashed = pl.col("problem").hash(0)
+        self._tally.add(frame.select(problem=hashed, total="total", n=pl.lit(1, pl.Int64)))
 
     def shares(self) -> tuple[float, float] | None:
         """
@@ -91,16 +77,15 @@ class Between:
         correlation ICC(1) from the analysis of variance with unequal groups (Donner 1986), at least
         0. None where no problem has two traces, or the feature does not vary.
         """
-        if not self.frames:
-            return None
-        groups = self._together()
+        empty = {"problem": pl.UInt64(), "total": pl.Float64(), "n": pl.Int64()}
+        groups = self._tally.sums(empty)
         n, k = int(groups["n"].sum()), groups.height
         if k < 2 or n <= k:
             return None
         mean_square = float(groups["total"].sum()) ** 2 / n
         between = float((groups["total"] ** 2 / groups["n"]).sum()) - mean_square
-        total = self.sum_squares - mean_square
-        if total <= 1e-12 * self.sum_squares:
+        total = self._sum_squares - mean_square
+        if total <= 1e-12 * self._sum_squares:
             return None
         typical = (n - float((groups["n"] ** 2).sum()) / n) / (k - 1)
         mean_between, mean_within = between / (k - 1), max(total - between, 0.0) / (n - k)
