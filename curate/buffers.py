@@ -54,7 +54,7 @@ def _plain(array: pa.Array) -> pa.Array:
     if isinstance(array.type, pa.BaseExtensionType):
         return _plain(array.storage)
     if pa.types.is_dictionary(array.type):
-        return _plain(array.dictionary_decode())
+        return _plain(array.dictionary).take(array.indices)
     if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
         return array.cast(pa.large_binary())
     return array

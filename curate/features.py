@@ -5,6 +5,7 @@ Measuring never sees a threshold. The columns and their types are fixed by DESIG
 categories there are is the lexicon's to say.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,10 @@ class Measurer:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array:
-    return pa.array((part / np.maximum(whole, 1)).astype(np.float32), mask=null)
+    ratio = (part / np.maximum(whole, 1)).astype(np.float32)
+    # From 2^25 steps on, a part just short of the whole would round up to it.
+    below_one = np.where(part < whole, np.nextafter(np.float32(1), np.float32(0)), np.float32(1))
+    return pa.array(np.minimum(ratio, below_one), mask=null)
 
 
 def measure(
@@ -128,20 +132,29 @@ def measure(
     `traces` is a string or binary array of any layout (a dictionary, view, chunked or sliced one),
     or a list of strings. `delimiter` is `blank-line`, `line` or a literal string.
     """
-    chunks = traces.chunks if isinstance(traces, pa.ChunkedArray) else [_as_array(traces)]
-    kind = traces.type if isinstance(traces, pa.ChunkedArray) else chunks[0].type
-    if not is_text(kind):
-        raise SchemaError(f"traces: expected an array of text, found {kind}")
+    column = (
+        traces if isinstance(traces, pa.ChunkedArray) else pa.chunked_array([_as_array(traces)])
+    )
+    if not is_text(column.type):
+        raise SchemaError(f"traces: expected an array of text, found {column.type}")
     measurer = Measurer(load(lexicon), parse_delimiter(delimiter), repeats=repeats)
     schema = pa.schema(measurer.fields)
     tables = [
-        pa.Table.from_arrays(measurer.measure(chunk).features, schema=schema) for chunk in chunks
+        pa.Table.from_arrays(measurer.measure(chunk).features, schema=schema)
+        for chunk in column.chunks
     ]
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 def _as_array(traces: pa.Array | Sequence[str]) -> pa.Array:
-    return traces if isinstance(traces, pa.Array) else pa.array(traces, pa.large_string())
+    if isinstance(traces, pa.Array):
+        return traces
+    if isinstance(traces, str | bytes):
+        raise SchemaError("traces: expected a list of them, found a single text")
+    try:
+        return pa.array(traces, pa.large_string())
+    except pa.ArrowException as error:
+        raise SchemaError(f"traces: expected a list of strings: {error}") from None
 
 
 def parse_delimiter(text: str) -> str | bytes:
@@ -158,4 +171,4 @@ def parse_delimiter(text: str) -> str | bytes:
             out.append(escapes.get(escaped, char + escaped))
         else:
             out.append(char)
-    return "".join(out).encode()
+    return os.fsencode("".join(out))  # bytes that a shell passed and UTF-8 has no character for

@@ -17,6 +17,9 @@ from curate.features import Measurer, parse_delimiter
 from curate.lexicon import load
 from curate.native import reference, repeats, scalar
 
+# Numba wraps around without a word; NumPy, which runs when NUMBA_DISABLE_JIT is set, warns.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
 Values = Sequence[str | None]
 
 # Empty and null ones, some within the 12 bytes that a view holds itself and some beyond.
@@ -119,6 +122,14 @@ def test_empty_arrays_and_nulls_of_every_layout_are_read(layout, values):
     assert read(layout(values)) == in_bytes(values)
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()], ids=str)
+@pytest.mark.parametrize("offsets", [b"", bytes(8)], ids=["no offset", "one offset"])
+def test_an_empty_array_may_have_no_offset(kind, offsets):
+    empty = pa.Array.from_buffers(kind, 0, [None, pa.py_buffer(offsets), pa.py_buffer(b"")])
+    assert read(empty) == []
+    assert len(curate.measure(empty)) == 0
+
+
 @pytest.mark.parametrize("kind", PLAIN.values(), ids=PLAIN)
 def test_a_null_is_empty_also_where_its_slot_spans_bytes(kind):
     full = plain(["one\n\ntwo", "three", "four, so to speak", "five"], kind)
@@ -212,6 +223,13 @@ def test_the_table_has_the_columns_of_the_contract(lexicon, traces):
     assert list(zip(table.schema.names, table.schema.types, strict=True)) == columns
     assert len(table) == len(traces)
     table.validate(full=True)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_measurer_gives_arrays_of_the_types_that_it_names(repeats):
+    measurer = Measurer(load("seal"), repeats=repeats)
+    found = [array.type for array in measurer.measure(pa.array(VALUES)).features]
+    assert found == [field.type for field in measurer.fields]
 
 
 def test_values_are_those_of_the_table():

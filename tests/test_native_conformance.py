@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -23,12 +24,18 @@ from curate.lexicon import load, names
 from curate.native import reference
 from tests.strategies import PHRASES, Lexicon, batches, delimiters, lexicons, traces
 from tests.test_native_reference import (
+    BEHIND,
+    BLANK,
     COUNT_NAMES,
     COUNTED,
     COUNTS,
+    IN_FRONT,
     MATCHES,
+    ON_A_LINE,
     STEPS,
     UNIQUE,
+    WAIT,
+    WORD,
     unmarked,
 )
 
@@ -101,6 +108,19 @@ def test_markers_are_as_marked(measure, patterns, delimiter, text):
     ]
     assert counts.step_markers.tolist() == inside
     assert counts.markers.tolist() == [[len(spans) for spans in marked]]
+
+
+@every_kernel
+def test_every_byte_is_a_blank_or_not(measure):
+    counts = measure(*batch_of(ON_A_LINE), NESTED_TABLES)
+    assert np.flatnonzero(counts.steps == 2).tolist() == sorted(BLANK)
+
+
+@every_kernel
+@pytest.mark.parametrize("texts", [IN_FRONT, BEHIND], ids=["in front", "behind"])
+def test_every_byte_is_of_a_word_or_not(measure, texts):
+    counts = measure(*batch_of(texts), native.build_tables([WAIT], 1))
+    assert np.flatnonzero(counts.markers == 0).tolist() == sorted(WORD)
 
 
 @every_kernel
@@ -235,6 +255,7 @@ def test_answers_have_the_types_that_counts_promises(measure):
 
 
 @every_kernel
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled: a minute")
 def test_a_huge_trace_is_measured_like_a_small_one(measure):
     tables = native.build_tables([(0, b"wait", False), (1, b"one", True)], 2)
     trace = b"Wait one\n\n one, so wait: wait\r\n\r\n" * 100_000 + b"x" * 1_000_000

@@ -6,6 +6,8 @@ marker of category 0; `<` and `>` around each marker of category 1. They are tak
 trace is read. The kernels are held to the same tables in `test_native_conformance.py`.
 """
 
+import string
+
 import pytest
 
 from curate.native import reference
@@ -56,7 +58,7 @@ STEPS = [
     ("blank-line", b"[\0]"),
     ("blank-line", b"[one\n\0\ntwo]\n\n[\0\0]"),
     ("blank-line", b"[one\n\x08\ntwo\n\x0e\nthree]"),
-    ("blank-line", b"[one\n\x1c\x1d\x1e\x1f\ntwo\n\x7f\nthree]"),
+    ("blank-line", b"[one\n\x1c\ntwo\n\x1f\nthree\n\x7f\nfour]"),
     ("blank-line", b"[one\n\x85\ntwo\n\xa0\nthree\n\xff\nfour]"),
     ("blank-line", "[one\n\u00a0\ntwo\n\u2028\nthree\n\u3000\nfour]\n\n[五\n六]"),
     # single lines
@@ -140,6 +142,12 @@ MATCHES: list[tuple[list[Pattern], str | bytes, bytes | str]] = [
     ([(0, b"a", False)], "blank-line", b"[a] an [A]. ba a_ a1 [a]"),
     ([(0, b"so", False)], "blank-line", b"[so] also sos [SO]\n[so]"),
     ([(0, b"?", False)], "blank-line", b"why[?][?] \x1f"),
+    # phrases that begin alike
+    (
+        [(0, b"let me", False), (0, b"let us", False), (1, b"letter", False)],
+        "blank-line",
+        b"let it, [let me] [let us] <letter> let letters",
+    ),
     # leftmost-longest
     (
         [WAIT, (0, b"wait a", False), (0, b"wait a minute", False)],
@@ -212,6 +220,25 @@ def test_markers_are_as_marked(patterns, delimiter, text):
 def test_markers_come_in_order_of_category_then_of_place():
     patterns = [(1, b"a", False), (0, b"b", False)]
     assert reference.find_markers(b"a b a", patterns) == [(2, 3, 0), (0, 1, 1), (4, 5, 1)]
+
+
+# every byte on a line of its own, in front of a phrase, behind it
+BLANK = b"\t\n\v\f\r "
+WORD = (string.ascii_letters + string.digits + "_").encode()
+ON_A_LINE = [b"one\n" + bytes([byte]) + b"\ntwo" for byte in range(256)]
+IN_FRONT = [b"." + bytes([byte]) + b"wait" for byte in range(256)]
+BEHIND = [b"wait" + bytes([byte]) + b"." for byte in range(256)]
+
+
+def test_every_byte_is_a_blank_or_not():
+    cut = [byte for byte in range(256) if len(reference.steps(ON_A_LINE[byte])) == 2]
+    assert cut == sorted(BLANK)
+
+
+@pytest.mark.parametrize("texts", [IN_FRONT, BEHIND], ids=["in front", "behind"])
+def test_every_byte_is_of_a_word_or_not(texts):
+    touched = [byte for byte in range(256) if not reference.find_markers(texts[byte], [WAIT])]
+    assert touched == sorted(WORD)
 
 
 COUNTED = [(0, b"other", False), (1, b"wait", False), (2, b"so", True)]
