@@ -61,13 +61,13 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _say("error: interrupted; the output folder is not whole", 130)
+        code = _say("error: interrupted before the run was whole", 130)
     except Terminated:
-        code = _say("error: terminated; the output folder is not whole", 143)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing may be flushed to it at exit.
+        code = _say("error: terminated before the run was whole", 143)
+    except OSError as error:  # a reader that has gone needs no word
+        code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
+        # Nothing may be flushed at exit to what failed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

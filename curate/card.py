@@ -1,16 +1,15 @@
 """The dataset card: what the Hub reads, and what a person should know before training on it."""
 
-import os
 from pathlib import Path
 
 from curate.manifest import Manifest
+from curate.wholefile import whole_file
 
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write `README.md`, the last file of a dataset: its presence says that the rest is whole."""
-    part = folder / ".README.md.part"
-    part.write_text(_card(manifest), encoding="utf-8")
-    os.replace(part, folder / "README.md")
+    with whole_file(folder / "README.md") as part:
+        part.write_text(_card(manifest), encoding="utf-8")
 
 
 def _card(manifest: Manifest) -> str:

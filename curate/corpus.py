@@ -75,37 +75,59 @@ def find_corpus(corpora: Sequence[str], *, split: str | None = None) -> Corpus:
     folders hold several splits and none was asked for.
     """
     places = [_open_place(given) for given in corpora]
-    parent = os.path.commonpath([place.parent for place in places]) if places else ""
+    parent = _common_parent(places)
     shards, others = [], 0
     for place in places:
         found = [info for info in place.files if place.is_file or info.path.endswith(".parquet")]
         others += len(place.files) - len(found)
         if not found:
-            raise ShardError(f"{place.given}: expected .parquet files, found {_count(place.files)}")
+            count = _count(place.files)
+            raise ShardError(f"{redacted(place.given)}: expected .parquet files, found {count}")
         found.sort(key=lambda info: os.fsencode(info.path))
         chosen = found if place.is_file else _of_split(place, found, split)
-        shards += [
-            Shard(
-                os.path.relpath(info.path, parent),
-                _as_typed(place.given, info.path),
-                info.path,
-                info.size,
-                place.filesystem,
-            )
-            for info in chosen
-        ]
+        shards += [_shard(place, info, parent) for info in chosen]
     _check_distinct(shards)
     return Corpus(tuple(shards), others)
 
 
+def redacted(given: str) -> str:
+    """A URL without the keys that it may hold: they are nobody else's to read or keep."""
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/@]*@", r"\1", given)
+
+
+def _common_parent(places: Sequence[_Place]) -> str | None:
+    """The folder that all names are relative to; None if the corpora stand on different hosts."""
+    if len({place.filesystem.type_name for place in places}) > 1:
+        return None
+    return os.path.commonpath([place.parent for place in places])
+
+
+def _shard(place: _Place, info: Any, parent: str | None) -> Shard:
+    path = _as_typed(place.given, info.path)
+    if info.type != pafs.FileType.File:
+        raise ShardError(f"{path}: expected a file, found a link to nothing or a special file")
+    name = info.path.lstrip("/") if parent is None else os.path.relpath(info.path, parent)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ShardError(f"{path}: expected a name in UTF-8, as it stands in the output") from None
+    return Shard(name, path, info.path, info.size, place.filesystem)
+
+
 def _open_place(given: str) -> _Place:
+    if not given:
+        raise ShardError("CORPUS: expected a path, found nothing")
     try:
         filesystem, path = _filesystem(given)
         magic = MAGIC.search(path)
         if magic and filesystem.get_file_info(path).type == pafs.FileType.NotFound:
             parent = os.path.dirname(path[: magic.start()])
             pattern = PurePosixPath(path[len(parent) :].lstrip("/")).parts
-            files = [i for i in _files(filesystem, parent) if _matches(i.path, parent, pattern)]
+            files = [
+                info
+                for info in _files(filesystem, parent)
+                if _match_parts(_parts(info.path, parent), pattern)
+            ]
             return _Place(given, filesystem, parent, tuple(files), False)
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
@@ -113,14 +135,14 @@ def _open_place(given: str) -> _Place:
         if info.type == pafs.FileType.Directory:
             return _Place(given, filesystem, path, tuple(_files(filesystem, path)), False)
     except (OSError, ValueError, ImportError) as error:
-        raise ShardError(f"{given}: cannot be listed: {_one_line(error)}") from error
-    raise ShardError(f"{given}: no such file or folder")
+        raise ShardError(f"{redacted(given)}: cannot be listed: {_one_line(error)}") from error
+    raise ShardError(f"{redacted(given)}: no such file or folder")
 
 
 def reopen(name: str, path: str) -> Shard:
     """A shard again, by the name and path that it had. Raises ShardError if it is gone."""
-    folder, _, query = path.partition("?")
-    folder, _, base = folder.rpartition("/")
+    place, _, query = path.partition("?") if SCHEME.match(path) else (path, "", "")
+    folder, _, base = place.rpartition("/")
     try:
         filesystem, parent = _filesystem(f"{folder or '/'}?{query}" if query else folder or "/")
         info = filesystem.get_file_info(f"{parent.rstrip('/')}/{base}")
@@ -148,23 +170,39 @@ def _as_typed(given: str, key: str) -> str:
 
 
 def _files(filesystem: Any, folder: str) -> list[Any]:
-    found = filesystem.get_file_info(
-        pafs.FileSelector(folder, recursive=True, allow_not_found=True)
-    )
+    if filesystem.type_name == "local":
+        found = filesystem.get_file_info(_local_paths(folder))
+    else:
+        selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
+        found = filesystem.get_file_info(selector)
     return [
         info
         for info in found
-        if info.type == pafs.FileType.File
+        if (info.type == pafs.FileType.File or _is_odd_shard(info))
         and not any(part.startswith(".") for part in _parts(info.path, folder))
     ]
 
 
+def _local_paths(folder: str) -> list[str]:
+    """All files below a folder. Links are followed, no folder twice; one to nothing is listed."""
+    paths, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        paths += [os.path.join(parent, name) for name in files]
+    return paths
+
+
+def _is_odd_shard(info: Any) -> bool:
+    """What has a shard's name and is no file is an error later on, not passed over."""
+    return bool(info.type != pafs.FileType.Directory and info.path.endswith(".parquet"))
+
+
 def _parts(path: str, parent: str) -> tuple[str, ...]:
     return PurePosixPath(path[len(parent) :].lstrip("/")).parts
-
-
-def _matches(path: str, parent: str, pattern: Sequence[str]) -> bool:
-    return _match_parts(_parts(path, parent), pattern)
 
 
 def _match_parts(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -186,11 +224,13 @@ def _of_split(place: _Place, files: list[Any], split: str | None) -> list[Any]:
     if split is None:
         if len(named) > 1:
             counts = ", ".join(f"{name} ({_count(splits[name])})" for name in named)
-            raise ShardError(f"{place.given}: holds several splits: {counts}; choose with --split")
+            raise ShardError(
+                f"{redacted(place.given)}: holds several splits: {counts}; choose with --split"
+            )
         return files
     if SPLITS.get(split, split) not in splits:
         found = ", ".join(named) or "no named split"
-        raise ShardError(f"{place.given}: no files of split `{split}`, found {found}")
+        raise ShardError(f"{redacted(place.given)}: no files of split `{split}`, found {found}")
     return splits[SPLITS.get(split, split)]
 
 
@@ -200,18 +240,19 @@ def _split_of(parts: Sequence[str]) -> str:
     if numbered:
         return SPLITS.get(numbered[1], numbered[1])
     for part in reversed(parts):
-        word = re.match(r"[A-Za-z]+", part)
-        if word and word[0] in SPLITS and not part[len(word[0]) :][:1].isalnum():
-            return SPLITS[word[0]]
+        for word in re.split(r"[-._ 0-9]+", part):
+            if word in SPLITS:
+                return SPLITS[word]
     return ""
 
 
 def _check_distinct(shards: Iterable[Shard]) -> None:
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for shard in shards:
-        if shard.path in seen:
+        place = (shard.filesystem.type_name, shard.key)
+        if place in seen:
             raise ShardError(f"{shard.path}: given twice")
-        seen.add(shard.path)
+        seen.add(place)
 
 
 def _count(files: Sequence[Any]) -> str:

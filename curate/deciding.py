@@ -31,11 +31,15 @@ def decide_all(decider: Decider, features: Sequence[Path], out: Path, cut: Cut) 
     for file in features:
         schema = _selection_schema(pq.read_schema(file))
         sink = ParquetSink(out / file.name, schema)
-        for chunk in file_chunks(file, columns):
-            decided = decider.decide(chunk)
-            rows = pl.concat([chunk.select(locator), decided], how="horizontal")
-            sink.write(rows.to_arrow().cast(schema))
-            cut.add(chunk, exact(chunk), decided)
+        try:
+            for chunk in file_chunks(file, columns):
+                decided = decider.decide(chunk)
+                rows = pl.concat([chunk.select(locator), decided], how="horizontal")
+                sink.write(rows.to_arrow().cast(schema))
+                cut.add(chunk, exact(chunk), decided)
+        except BaseException:
+            sink.abandon()
+            raise
         sink.close()
 
 

@@ -10,8 +10,8 @@ gained little and held a second row group for each thread.)
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import Event, Lock
@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from curate.corpus import Shard
 from curate.footers import Footer
+from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
 from curate.reading import batches, open_shard
-from curate.sidecars import CancelledError
 
 ROW_GROUP_BYTES = 64 << 20
 """A row group in memory: what one reader must hold, whatever wrote it and on how many threads."""
@@ -129,22 +129,16 @@ class Emission:
         os.makedirs(self._folder, exist_ok=True)
         names = [f"train-{n:05d}-of-{len(plan):05d}.parquet" for n in range(len(plan))]
         parts = [self._folder / f".train-{n:05d}.part" for n in range(len(plan))]
-        with ThreadPoolExecutor(threads, thread_name_prefix="emit") as pool:
-            futures = [
-                pool.submit(self._write_shard, part, stretches)
-                for part, stretches in zip(parts, plan, strict=True)
-            ]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                if not all(future.done() and not future.exception() for future in futures):
-                    self._stop.set()
-                    pool.shutdown(cancel_futures=True)
-                    for part in parts:
-                        part.unlink(missing_ok=True)
-        failures = [e for f in futures if not f.cancelled() and (e := f.exception())]
-        for failure in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
-            raise failure
+        jobs = [
+            partial(self._write_shard, part, stretches)
+            for part, stretches in zip(parts, plan, strict=True)
+        ]
+        try:
+            run_jobs(jobs, threads, self._stop.set)
+        except BaseException:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
         for part, name in zip(parts, names, strict=True):
             os.replace(part, self._folder / name)
         return names
@@ -217,9 +211,12 @@ def _extended(schema: pa.Schema, added: Sequence[pa.Field]) -> pa.Schema:
     if not added:
         return schema
     metadata = dict(schema.metadata or {})
-    described = json.loads(metadata.get(b"huggingface", b"{}"))
-    features = described.get("info", {}).get("features")
-    if features is not None:
-        features |= {f.name: {"dtype": str(f.type), "_type": "Value"} for f in added}
+    try:
+        described = json.loads(metadata[b"huggingface"])
+        described["info"]["features"].update(
+            {f.name: {"dtype": str(f.type), "_type": "Value"} for f in added}
+        )
         metadata[b"huggingface"] = json.dumps(described).encode()
+    except (KeyError, TypeError, AttributeError, ValueError):
+        pass  # not what `datasets` writes, so nothing of it to keep true
     return pa.schema([*schema, *added], metadata=metadata or None)

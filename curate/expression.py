@@ -23,6 +23,15 @@ ROW_WISE = {
 """polars' names of functions that look at one row."""
 
 
+PLAIN_NAMES = {
+    "Agg": "an aggregate, which looks at all of them",
+    "Explode": "an expansion, which makes several",
+    "Len": "a count, which looks at all of them",
+    "Over": "a window, which looks at others",
+    "SubPlan": "a subquery",
+}
+
+
 def parse_keep(text: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """
     The expression as polars has it, true for the rows to keep.
@@ -34,13 +43,11 @@ def parse_keep(text: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
         expression = pl.sql_expr(text)
     except pl.exceptions.PolarsError as error:
         raise SelectionError(f"--keep {text!r}: cannot be parsed: {_line(error)}") from None
-    check_known("--keep", expression.meta.root_names(), schema)
     refused = _not_row_wise(json.loads(expression.meta.serialize(format="json")))
     if refused:
-        raise SelectionError(
-            f"--keep {text!r}: expected an expression over one row, found {refused}, "
-            "which this tool does not know to look at one row only"
-        )
+        other = PLAIN_NAMES.get(refused, f"`{refused}`, which may look at others")
+        raise SelectionError(f"--keep {text!r}: expected an expression over one row, found {other}")
+    check_known("--keep", expression.meta.root_names(), schema)
     frame = pl.LazyFrame(schema=dict(schema)).select(kept=expression)
     try:
         found = frame.collect_schema()["kept"]

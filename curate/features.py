@@ -162,7 +162,7 @@ def parse_delimiter(text: str) -> str | bytes:
     if text in ("blank-line", "line"):
         return text
     if not text:
-        raise CurateError("delimiter: expected `blank-line`, `line` or a literal, found nothing")
+        raise CurateError("--delimiter: expected `blank-line`, `line` or a literal, found nothing")
     escapes = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
     out, chars = [], iter(text)
     for char in chars:

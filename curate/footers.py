@@ -104,11 +104,13 @@ def read_footers(
 
     def keep(shard: Shard) -> Footer:
         metadata, digest = read_metadata(shard)
+        at = leaf
         if not metadata.schema.equals(first.schema) or metadata.metadata != first.metadata:
             found = metadata.schema.to_arrow_schema()
             _check_columns(shard, found, trace_column, columns)
             _check_agree(shard, found, shards[0], schema, None if whole_rows else columns)
-        groups = tuple(_row_group(metadata, n, leaf) for n in range(metadata.num_row_groups))
+            at = _leaf(metadata, trace_column)
+        groups = tuple(_row_group(metadata, n, at) for n in range(metadata.num_row_groups))
         return Footer(metadata.num_rows, groups, digest)
 
     with ThreadPoolExecutor(READERS) as pool:

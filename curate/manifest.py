@@ -6,7 +6,6 @@ under a temporary name first.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from curate.corpus import Shard
 from curate.errors import OutputError
 from curate.footers import Footer
 from curate.lexicon import Lexicon
+from curate.wholefile import whole_file
 
 FORMAT = 1
+
+KEYS = {"state", "config", "lexicon", "shards", "selection", "counts", "data"}
 
 Manifest = dict[str, Any]
 
@@ -28,10 +30,8 @@ def path_of(folder: Path) -> Path:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write a folder's manifest; it has its name only once it is whole."""
-    path = path_of(folder)
-    part = path.with_name(".manifest.json.part")
-    part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path_of(folder)) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:
@@ -45,7 +45,11 @@ def read(folder: Path) -> Manifest:
         ) from None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: not a readable manifest: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != FORMAT
+        or not KEYS <= {*manifest}
+    ):
         raise OutputError(f"{path}: expected a manifest of format {FORMAT}, found another")
     return manifest
 

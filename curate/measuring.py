@@ -7,8 +7,8 @@ corpus; `ShardSidecars` puts their rows back in order. Decoding and kernels let 
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 
@@ -19,9 +19,10 @@ from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError
 from curate.features import LOCATOR, NAMED, Measured, Measurer, step_schema
 from curate.footers import Footer
+from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
 from curate.reading import UNIT_BYTES, batches, open_shard
-from curate.sidecars import CancelledError, ParquetSink, ShardSidecars
+from curate.sidecars import ParquetSink, ShardSidecars
 
 FLUSH_ROWS = 1 << 16
 FLUSH_BYTES = 8 << 20
@@ -150,23 +151,14 @@ class Measuring:
             if not units:  # no rows, but still a sidecar
                 for sink in self._sinks(shard).values():
                     sink.close()
-        with ThreadPoolExecutor(threads, thread_name_prefix="measure") as pool:
-            futures = [
-                pool.submit(self._measure_unit, unit, len(units))
-                for units in by_shard
-                for unit in units
-            ]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                if not all(future.done() and not future.exception() for future in futures):
-                    self._cancel()
-                    pool.shutdown(cancel_futures=True)
-                    for sidecars in self._open.values():
-                        sidecars.abandon()
-        failures = [e for f in futures if not f.cancelled() and (e := f.exception())]
-        for failure in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
-            raise failure
+        jobs = [
+            partial(self._measure_unit, unit, len(units)) for units in by_shard for unit in units
+        ]
+        try:
+            run_jobs(jobs, threads, self._cancel)
+        finally:
+            for sidecars in self._open.values():  # those of shards that are not whole
+                sidecars.abandon()
 
     def _cancel(self) -> None:
         """Have every thread stop at its next batch."""

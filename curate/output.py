@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from curate import manifest
@@ -11,43 +13,67 @@ from curate.errors import OutputError
 DATA_FILE = re.compile(r"(train-\d{5,}-of-\d{5,}\.parquet|\.train-\d{5,}\.part)$")
 
 
-def check(folder: Path, *, overwrite: bool) -> None:
+def check(folder: Path, *, overwrite: bool, emits: bool) -> None:
     """
     Raise OutputError unless a run may write to `folder`. Changes nothing.
 
-    It may if the folder is absent, empty, or, with `overwrite`, an output of this tool that holds
-    nothing else in `data/`.
+    It may if the folder is absent, empty, or, with `overwrite`, an output of this tool. A run that
+    emits needs `data/` and `README.md`, which must then be this tool's too.
     """
+    try:
+        str(folder).encode()
+        _check_place(folder, overwrite=overwrite, emits=emits)
+    except UnicodeEncodeError:
+        raise OutputError(f"{folder}: expected a name in UTF-8") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _check_place(folder: Path, *, overwrite: bool, emits: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder, found a file")
-    if not folder.exists() or not any(folder.iterdir()):
-        _check_writable(folder)
-        return
-    if not overwrite:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
-        raise OutputError(
-            f"{folder}: expected an empty or new folder, found {found} "
-            "(--overwrite replaces what this tool wrote)"
-        )
-    manifest.read(folder)  # only a folder of ours has one
-    data = folder / "data"
-    for path in data.iterdir() if data.is_dir() else ():
-        if not DATA_FILE.match(path.name):
-            raise OutputError(f"{path}: not written by this tool, so --overwrite leaves it there")
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+            raise OutputError(
+                f"{folder}: expected an empty or new folder, found {found} "
+                "(--overwrite replaces what this tool wrote)"
+            )
+        _check_ours(folder, emits=emits)
     _check_writable(folder)
+
+
+def _check_ours(folder: Path, *, emits: bool) -> None:
+    emitted = manifest.read(folder)["selection"] is not None  # only a folder of ours has one
+    foreign = [path for path in _data_files(folder) if not (emitted and DATA_FILE.match(path.name))]
+    if not emitted and (folder / "README.md").exists():
+        foreign.append(folder / "README.md")
+    if foreign and (emits or emitted):
+        raise OutputError(f"{foreign[0]}: not written by this tool, so --overwrite leaves it there")
+
+
+def _data_files(folder: Path) -> list[Path]:
+    data = folder / "data"
+    return sorted(data.iterdir()) if data.is_dir() else []
 
 
 def prepare(folder: Path) -> None:
     """Empty a folder that `check` allowed of what this tool wrote, and make it."""
+    if manifest.path_of(folder).exists():
+        if manifest.read(folder)["selection"] is not None:  # else it wrote neither of these
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            (folder / "README.md").unlink(missing_ok=True)
+        shutil.rmtree(folder / ".curate")
+    (folder / ".curate").mkdir(parents=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a disk may answer into an error that names the folder."""
     try:
-        if manifest.path_of(folder).exists():
-            if manifest.read(folder)["selection"] is not None:  # else it wrote neither of these
-                shutil.rmtree(folder / "data", ignore_errors=True)
-                (folder / "README.md").unlink(missing_ok=True)
-            shutil.rmtree(folder / ".curate")
-        (folder / ".curate").mkdir(parents=True)
+        yield
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _check_writable(folder: Path) -> None:

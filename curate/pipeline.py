@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import card, manifest, output
-from curate.corpus import Shard, find_corpus, reopen
+from curate.corpus import Shard, find_corpus, redacted, reopen
 from curate.deciding import KeptRows, decide_all, sidecar_files
 from curate.emit import Emission, Extra, plan_shards
 from curate.errors import CurateError, OutputError, ShardError
@@ -30,6 +30,7 @@ from curate.measuring import Columns, Measuring, features_schema, limited
 from curate.progress import Progress, unwatched
 from curate.selection import Decider, Selection, bind, with_thresholds
 from curate.summary import Cut, new_cut
+from curate.wholefile import whole_file
 
 SHARD_BYTES = 512_000_000
 """Uncompressed bytes of an output shard unless asked otherwise."""
@@ -49,13 +50,19 @@ class Source:
 
     @property
     def trace_bytes(self) -> int:
-        """Uncompressed bytes of the trace column."""
-        return sum(group.trace_bytes for footer in self.footers for group in footer.row_groups)
+        """Uncompressed bytes of the trace column, of the rows to take."""
+        return self._share_of("trace_bytes")
 
     @property
     def all_bytes(self) -> int:
-        """Uncompressed bytes of all columns."""
-        return sum(group.all_bytes for footer in self.footers for group in footer.row_groups)
+        """Uncompressed bytes of all columns, of the rows to take."""
+        return self._share_of("all_bytes")
+
+    def _share_of(self, size: str) -> int:
+        return sum(
+            sum(getattr(group, size) for group in footer.row_groups) * taken // max(1, footer.rows)
+            for footer, taken in zip(self.footers, self.rows, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +132,7 @@ def plan_scan(
 ) -> Plan:
     """Open and check everything that a scan needs. Raises what is wrong; writes nothing."""
     folder = Path(out)
-    output.check(folder, overwrite=overwrite)
+    output.check(folder, overwrite=overwrite, emits=selection is not None)
     loaded = load(lexicon)
     parse_delimiter(delimiter)
     source = _open_source(
@@ -146,7 +153,7 @@ def plan_scan(
         decider=bind(selection, _polars_schema(schema)) if selection is not None else None,
         folder=folder,
         config={
-            "corpora": list(corpora),
+            "corpora": [redacted(corpus) for corpus in corpora],
             "columns": asdict(columns),
             "delimiter": delimiter,
             "steps": steps,
@@ -160,13 +167,14 @@ def plan_scan(
 def run_scan(plan: Plan, running: Running) -> Report:
     """Measure a planned corpus and, if the plan has a selection, emit the kept rows."""
     began = time.monotonic()
-    output.prepare(plan.folder)
     record = _record(plan)
-    manifest.write(plan.folder, record)
-    _measure(plan, running)
-    if plan.decider is None:
-        return _finish(plan.folder, record, began, sum(plan.source.rows), None, None)
-    return _select(plan.decider, plan.source, plan.folder, plan.folder, record, began, running)
+    with output.writing(plan.folder):
+        output.prepare(plan.folder)
+        manifest.write(plan.folder, record)
+        _measure(plan, running)
+        if plan.decider is None:
+            return _finish(plan.folder, record, began, sum(plan.source.rows), None, None)
+        return _select(plan.decider, plan.source, plan.folder, plan.folder, record, began, running)
 
 
 def run_select(
@@ -188,13 +196,12 @@ def run_select(
     files = sidecar_files(scan_folder / ".curate" / "features")
     if not files:
         raise OutputError(f"{scan_folder}: expected the features of a scan, found none")
-    output.check(folder, overwrite=overwrite)
+    output.check(folder, overwrite=overwrite, emits=True)
     schema = pq.read_schema(files[0])
     decider = bind(selection, _polars_schema(schema))
     source = _reopen_source(scan_record)
     _check_apart(folder, source.shards)
     _check_annotate(running.annotate, schema, source.schema)
-    output.prepare(folder)
     record = scan_record | {
         "state": "running",
         "scan": str(scan_folder.resolve()),
@@ -202,8 +209,10 @@ def run_select(
         "counts": None,
         "data": None,
     }
-    manifest.write(folder, record)
-    return _select(decider, source, scan_folder, folder, record, began, running)
+    with output.writing(folder):
+        output.prepare(folder)
+        manifest.write(folder, record)
+        return _select(decider, source, scan_folder, folder, record, began, running)
 
 
 def _measure(plan: Plan, running: Running) -> None:
@@ -239,7 +248,8 @@ def _select(
     files = sidecar_files(features)
     decider = with_thresholds(decider, files)
     if decider.strata is not None:
-        pq.write_table(decider.strata.to_arrow(), folder / ".curate" / "strata.parquet")
+        with whole_file(folder / ".curate" / "strata.parquet") as part:
+            pq.write_table(decider.strata.to_arrow(), part)
     cut = _new_cut(decider, record)
     decide_all(decider, files, selected, cut)
     if cut.rows != sum(source.rows):
@@ -379,7 +389,8 @@ def _check_apart(folder: Path, shards: Sequence[Shard]) -> None:
     """An output folder must not hold its own corpus: --overwrite would take it along."""
     inside = folder.resolve()
     for shard in shards:
-        if inside in Path(shard.path).parents:
+        local = shard.filesystem.type_name == "local"
+        if local and inside in Path(shard.key).resolve().parents:
             raise OutputError(f"{folder}: holds the corpus ({shard.path}); choose another folder")
 
 

@@ -9,6 +9,7 @@ null are kept, and counted; they are not among the stratum's rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,9 @@ from curate.tally import Tally
 
 CHUNK_ROWS = 1 << 18
 """Rows decided at once: large enough for polars to be fast, small enough for any corpus."""
+
+EVERYTHING = "rows of"
+"""The key of the one stratum there is without `within`; no feature has such a name."""
 
 STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
 """Columns that `Decider.strata` has beside those of `within`."""
@@ -59,7 +63,7 @@ class Selection:
         share = self.share
         if not 0 < share < 1:
             raise SelectionError(
-                f"--drop-top: expected a share between 0 and 1, found {self.drop_top}"
+                f"--drop-top: expected a share between 0 and 1, found {self.drop_top!r}"
             )
         if share.denominator > 10**9:
             raise SelectionError(f"--drop-top: expected at most 9 decimals, found {self.drop_top}")
@@ -68,7 +72,7 @@ class Selection:
     def share(self) -> Fraction:
         """`drop_top` as an exact fraction."""
         try:
-            return Fraction(self.drop_top or "0")
+            return Fraction("0" if self.drop_top is None else self.drop_top)
         except (ValueError, ZeroDivisionError):
             raise SelectionError(
                 f"--drop-top: expected a number, found {self.drop_top!r}"
@@ -84,7 +88,7 @@ class Decider:
     """
     A rule bound to features: gives every chunk its `kept` and `reason`.
 
-    `strata`, None without `drop_top`, has a row for each stratum: the columns of `within` or `all`,
+    `strata`, None without `drop_top`, has a row for each stratum: the columns of `within`,
     `rows` with a value, those `allowed` to go and `dropped`, the highest value kept (`threshold`),
     rows without a value (`null_ranks`), and how many the cut fell short by (`shortfall`).
     """
@@ -98,6 +102,22 @@ class Decider:
     def exact_needs(feature: str) -> tuple[str, ...]:
         """The columns that a feature's value in double precision is taken from."""
         return EXACT_NEEDS.get(feature, (feature,))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """An expression may be sound and still fail on a value, as a cast does."""
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            line = str(error).splitlines()[0]
+            raise SelectionError(f"--keep {self.selection.keep!r}: {line}") from None
+
+    def left(self, chunk: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a chunk, in double precision, that `keep` leaves."""
+        if self.expression is None:
+            return exact(chunk)
+        with self._explained():
+            return exact(chunk).filter(self.expression)
 
     def decide(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """`kept` (bool) and `reason` (string, null if kept) of each row, in order."""
@@ -118,7 +138,8 @@ class Decider:
             kept = self.expression
             reason = pl.when(kept).then(reason).otherwise(pl.lit("keep"))
             reason = pl.when(kept.is_null()).then(pl.lit("keep_null")).otherwise(reason)
-        decided = chunk.with_columns(_reason=reason)  # a constant, too, for every row
+        with self._explained():
+            decided = chunk.with_columns(_reason=reason)  # a constant, too, for every row
         return decided.select(kept=pl.col("_reason").is_null(), reason="_reason")
 
 
@@ -183,11 +204,11 @@ def _rank(selection: Selection) -> pl.Expr:
 
 
 def _key_names(selection: Selection) -> list[str]:
-    return list(selection.within) or ["all"]
+    return list(selection.within) or [EVERYTHING]
 
 
 def _keys(selection: Selection) -> list[pl.Expr]:
-    return [pl.col(name) for name in selection.within] or [pl.lit("rows").alias("all")]
+    return [pl.col(name) for name in selection.within] or [pl.lit("all").alias(EVERYTHING)]
 
 
 def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
@@ -195,10 +216,7 @@ def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
     selection, keys = decider.selection, _key_names(decider.selection)
     tally = Tally([*keys, "_value"])
     for chunk in chunks(files, decider.columns):
-        left = exact(chunk)
-        if decider.expression is not None:
-            left = left.filter(decider.expression)
-        values = left.select(*_keys(selection), _value=_rank(selection))
+        values = decider.left(chunk).select(*_keys(selection), _value=_rank(selection))
         tally.add(values.with_columns(_rows=pl.lit(1, pl.Int64)))
     empty = dict.fromkeys(keys, pl.Null()) | {"_value": pl.Float64(), "_rows": pl.Int64()}
     return _thresholds(tally.sums(empty), keys, selection.share)

@@ -15,14 +15,13 @@ from threading import Condition, Event
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.parallel import CancelledError
+from curate.wholefile import part_of
+
 HELD_BYTES = 16 << 20
 """What a unit may hold back before it waits for its turn."""
 
 ROW_GROUP_ROWS = 1 << 20
-
-
-class CancelledError(Exception):
-    """Another thread failed or the user stopped the run; nothing to report here."""
 
 
 class ParquetSink:
@@ -30,7 +29,7 @@ class ParquetSink:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        self._part = path.with_name(f".{path.name}.part")
+        self._part = part_of(path)
         texts = [
             f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)
         ]
@@ -49,9 +48,13 @@ class ParquetSink:
         os.replace(self._part, self.path)
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._writer.close()
-        self._part.unlink(missing_ok=True)
+        """Leave nothing behind, also where closing fails as writing did."""
+        try:
+            self._writer.close()
+        except OSError:
+            pass
+        finally:
+            self._part.unlink(missing_ok=True)
 
 
 class ShardSidecars:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
@@ -14,9 +15,9 @@ from curate import manifest, native
 from curate.buffers import text_buffers
 from curate.corpus import reopen
 from curate.deciding import sidecar_files
-from curate.errors import CurateError, ShardError
+from curate.errors import CurateError, OutputError, ShardError
 from curate.expression import roots
-from curate.features import parse_delimiter
+from curate.features import measured_fields, parse_delimiter
 from curate.footers import read_metadata
 from curate.reading import open_shard
 from curate.selection import file_chunks
@@ -52,6 +53,10 @@ def find_trace(folder: str | Path, row: str) -> Found:
     record = manifest.read_complete(place)
     scan = Path(record.get("scan", place))
     files = sidecar_files(scan / ".curate" / "features")
+    if len(files) != len(record["shards"]):
+        raise OutputError(
+            f"{scan}: expected features of {len(record['shards']):,} shards, found {len(files):,}"
+        )
     shard, position = _locate(record, files, row)
     features = _row(files[shard], position)
     selected = place / ".curate" / "selection" / files[shard].name
@@ -66,14 +71,16 @@ def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int
     if name in names and digits.isdecimal():
         shard = names.index(name)
         rows = pq.read_metadata(files[shard]).num_rows
-        if int(digits) >= rows:
+        if len(digits) > 18 or int(digits) >= rows:
             raise CurateError(f"{row}: shard {name} has {rows:,} rows, counted from 0")
         return shard, int(digits)
+    is_bytes = pa.types.is_binary(pq.read_schema(files[0]).field("id").type)
+    same = pl.col("id") == row.encode() if is_bytes else pl.col("id").cast(pl.String) == row
     found = [
         (shard, position)
         for shard, file in enumerate(files)
         for chunk in file_chunks(file, ["row", "id"])
-        for position in chunk.filter(pl.col("id").cast(pl.String) == row)["row"]
+        for position in chunk.filter(same)["row"]
     ]
     if not found:
         raise CurateError(f"{row}: no row has this id; a row is an id or SHARD:ROW")
@@ -130,11 +137,10 @@ def _facts(found: Found) -> list[str]:
     lines = [f"{printable(features['shard'])}:{features['row']}"]
     for name in ("id", "problem", "teacher", "correct", *columns["carry"]):
         if features[name] is not None:
-            lines.append(f"{name}: {printable(str(features[name]))}")
-    counts = (n for n in features if n in ("bytes", "steps") or n.endswith(("_steps", "_markers")))
-    lines.append(
-        ", ".join(f"{name} {features[name]:,}" for name in counts if features[name] is not None)
-    )
+            lines.append(f"{printable(name)}: {printable(str(features[name]))}")
+    measured = [field.name for field in measured_fields(found.record["lexicon"]["categories"])]
+    counts = [n for n in measured if n in ("bytes", "steps") or n.endswith(("_steps", "_markers"))]
+    lines.append(", ".join(f"{n} {features[n]:,}" for n in counts if features[n] is not None))
     if features["branch_frac"] is not None:
         lines.append(f"branch_frac {features['branch_steps'] / features['steps']:.6g}")
     return [*lines, *_decision(found)]
@@ -149,16 +155,17 @@ def _decision(found: Found) -> list[str]:
     if reason == "drop_top":
         stratum = _stratum(found, rule["within"])
         value = _exact_value(found.features, rule["rank_by"])
-        where = ", ".join(f"{c} = {printable(str(found.features[c]))}" for c in rule["within"])
-        among = f"{stratum['rows']:,} rows" + (f" where {where}" if where else "")
+        where = ", ".join(f"{c} = {found.features[c]}" for c in rule["within"])
+        among = f"{stratum['rows']:,} rows" + printable(f" where {where}" if where else "")
         return [
             f"rejected: drop_top, {rule['rank_by']} {value:.6g} is above "
             f"{stratum['threshold']:.6g}, the highest kept of {among} "
             f"(--drop-top {rule['drop_top']}, {stratum['dropped']:,} dropped)"
         ]
-    values = ", ".join(f"{n} {found.features[n]}" for n in dict.fromkeys(roots(rule["keep"])))
+    looked_at = dict.fromkeys(roots(rule["keep"]))
+    values = ", ".join(f"{name} = {found.features[name]}" for name in looked_at)
     verb = "is null" if reason == "keep_null" else "is not true"
-    return [f"rejected: {reason}, --keep {rule['keep']!r} {verb} of {values}"]
+    return [printable(f"rejected: {reason}, --keep {rule['keep']!r} {verb} where {values}")]
 
 
 def _stratum(found: Found, within: list[str]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def measure(
 
 
 def find_markers(data: np.ndarray, start: int, end: int, tables: Tables) -> np.ndarray:
-    """Start, end and category of each marker of `data[start:end]`, a step: int64[num_markers, 3]."""
+    """Start, end, category of each marker of `data[start:end]`, a step: int64[num_markers, 3]."""
     places = np.empty((64, 3), np.int64)
     scratch = np.empty((3, tables.num_categories), np.int64)
     total = locate_markers(data, start, end, tables, places, scratch)

@@ -74,7 +74,7 @@ def test_every_engine_counts_as_the_reference_does():
 def test_results_hold_the_newest_of_each_title(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RESULTS", tmp_path / "RESULTS.md")
     for title, seconds in (("b", 1.0), ("a", 2.0), ("b", 3.25)):
-        row = report.row("run", "something", [Ran(seconds, 0, {})])
+        row = report.row("run", "something", [Ran(seconds, 0.5, 0, {})])
         result = report.Result(bench="x", title=title, facts={"n": 1}, rows=[row], targets=[])
         report.write_section(result, "python -m bench x")
     text = report.RESULTS.read_text()

@@ -32,21 +32,13 @@ class Size(click.ParamType):
         return size
 
 
-class Names(click.ParamType):
-    """Names with commas between them."""
-
-    name = "name,..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """The names, in order."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(part.strip() for part in value.split(","))
-        if not all(names) or len(set(names)) < len(names):
-            self.fail(f"{value!r}: expected distinct names with commas between them", param, ctx)
-        return names
+def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names with commas between them, the option given once or several times."""
+    found = tuple(part.strip() for value in values for part in value.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        given = ",".join(values)
+        raise click.BadParameter(f"{given!r}: expected distinct names with commas between them")
+    return found
 
 
 SELECTION = (
@@ -65,15 +57,15 @@ SELECTION = (
     click.option("--rank-by", metavar="FEATURE", help="The feature that --drop-top ranks by."),
     click.option(
         "--within",
-        type=Names(),
-        default=(),
+        multiple=True,
+        callback=names,
         metavar="COL,...",
         help="Cut inside each group of equal values of these, not over all rows.",
     ),
     click.option(
         "--annotate",
-        type=Names(),
-        default=(),
+        multiple=True,
+        callback=names,
         metavar="FEATURE,...",
         help="Add these features to the emitted rows, as columns curate_FEATURE.",
     ),

@@ -45,23 +45,23 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
         return json.dumps(facts)
     return "\n".join(
         (
-            f"would read   {facts['shards']:,} shards, {facts['rows']:,} rows, "
+            f"would read   {_count(facts['shards'], 'shard')}, {_count(facts['rows'], 'row')}, "
             f"{_size(facts['file_bytes'])} on disk",
             f"             {_size(facts['trace_bytes'])} of traces uncompressed, of "
             f"{_size(facts['all_bytes'])} in all columns",
             f"             columns {', '.join(map(printable, facts['columns']))}",
-            *(f"would write  {plan.folder}/{line}" for line in facts["writes"]),
+            *(f"would write  {printable(str(plan.folder))}/{line}" for line in facts["writes"]),
         )
     )
 
 
 def _writes(plan: Plan) -> list[str]:
     shards = len(plan.source.shards)
-    lines = [".curate/manifest.json", f".curate/features/ ({shards:,} files)"]
+    lines = [".curate/manifest.json", f".curate/features/ ({_count(shards, 'file')})"]
     if plan.steps:
-        lines.append(f".curate/steps/ ({shards:,} files)")
+        lines.append(f".curate/steps/ ({_count(shards, 'file')})")
     if plan.decider is not None:
-        lines.append(f".curate/selection/ ({shards:,} files)")
+        lines.append(f".curate/selection/ ({_count(shards, 'file')})")
         lines.append("data/ (the kept rows, planned once they are known)")
         lines.append("README.md")
     return lines
@@ -86,7 +86,7 @@ def _counts(report: Report) -> str:
         rows = [("rows", f"{report.rows:,}", ""), ("kept", *_share(report.kept, report.rows))]
         for reason, count in report.rejected.items():
             rows.append((f"rejected: {reason}", *_share(count, report.rows)))
-    return f"{_table(rows)}\n{report.out}, {report.seconds:.1f} s"
+    return f"{_table(rows)}\n{printable(report.out)}, {report.seconds:.1f} s"
 
 
 def _share(part: int, whole: int) -> tuple[str, str]:
@@ -97,7 +97,7 @@ def _strata(strata: pl.DataFrame) -> str:
     """Thresholds, the strata with most rows first."""
     keys = strata.columns[: strata.columns.index("rows")]
     ordered = strata.sort("rows", descending=True)
-    rows = [(*keys, "rows", "dropped", "highest kept", "short of the share by")]
+    rows = [(*map(printable, keys), "rows", "dropped", "highest kept", "short of the share by")]
     for row in ordered.head(SHOWN).iter_rows(named=True):
         named = [_value(row[key]) for key in keys]
         threshold = "all" if row["threshold"] is None else f"{row['threshold']:.6g}"
@@ -167,6 +167,10 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def _size(num_bytes: int) -> str:

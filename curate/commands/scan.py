@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from curate.commands.options import Names, run_options, selection_options
+from curate.commands.options import names, run_options, selection_options
 
 
 @click.command()
@@ -16,10 +16,20 @@ from curate.commands.options import Names, run_options, selection_options
 @click.option("--teacher", metavar="COL", help="The column of the model that wrote it.")
 @click.option("--correct", metavar="COL", help="The column that says whether its answer is right.")
 @click.option(
-    "--carry", type=Names(), default=(), metavar="COL,...", help="Further columns for selections."
+    "--carry",
+    multiple=True,
+    callback=names,
+    metavar="COL,...",
+    help="Further columns for selections.",
 )
 @click.option("--split", metavar="NAME", help="Read this split of folders that hold several.")
-@click.option("--lexicon", default="default", show_default=True, metavar="NAME|FILE")
+@click.option(
+    "--lexicon",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="The phrases to look for: a packaged lexicon (see `curate lexicon list`) or a .toml file.",
+)
 @click.option(
     "--delimiter",
     default="blank-line",
