@@ -68,7 +68,10 @@ class Measurer:
         repeats: bool = False,
     ) -> None:
         # Late, as Numba takes half a second to import and errors should not wait for it.
-        from curate import native
+        try:
+            from curate import native
+        except ImportError as error:
+            raise CurateError(str(error)) from error
 
         self.categories = lexicon.category_names
         self.fields = measured_fields(self.categories)

@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     Numba looks only at the file that a kernel stands in, but a kernel takes in constants and parts
     from other files; after a change to those it would go on with the old ones, without a word.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(os.environ.get("CURATE_KERNEL", "").encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     home = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
@@ -52,7 +52,21 @@ def kernel(function: Kernel) -> Kernel:
     (`_nrt`) a kernel cannot allocate, nor does it count references to the arrays it hands to its
     parts: 0.22 against 0.37 GB/s for `scalar.measure_traces`, and half the time to compile.
     """
+    return _compiled(function, forceinline=False)
+
+
+def part(function: Kernel) -> Kernel:
+    """
+    A part of a kernel, with a name of its own at no cost: it is always inlined.
+
+    Left to itself, LLVM calls the larger ones, and a call copies every field of every array of a
+    `Tables`: 0.43 against 2.0 GB/s for `vector.measure_traces`.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Kernel, *, forceinline: bool) -> Kernel:
     options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
     with own_cache():
-        compiled: Kernel = numba.njit(**options)(function)
+        compiled: Kernel = numba.njit(forceinline=forceinline, **options)(function)
     return compiled

@@ -1,29 +1,19 @@
-"""
-Arrays in, arrays out: gives the kernels their outputs and calls the one that this host runs.
-
-A vector kernel will stand beside `scalar.measure_traces` with the same inputs and outputs; this is
-the only place that has to know of it.
-"""
+"""Arrays in, arrays out: gives the kernels their outputs and calls the one that this host runs."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from . import scalar, vector
 from .repeats import count_unique_steps
-from .scalar import (
-    BLANK_LINE,
-    BRANCH_PAIRS,
-    BRANCH_STEPS,
-    FIRST_BRANCH,
-    LINE,
-    LITERAL,
-    STEPS,
-    locate_markers,
-    measure_traces,
-)
+from .scalar import BLANK_LINE, BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, LINE, LITERAL, STEPS
+from .simd import WIDTH
 from .tables import Tables
 
-KERNEL_VERSION = 1
+HOST_KERNEL = "vector" if WIDTH else "scalar"
+"""Chosen once, by the host's byte shuffle; CURATE_KERNEL=scalar in the environment forces that."""
+
+KERNEL_VERSION = 2
 """Raised whenever a kernel's answers change on any input."""
 
 BYTES_PER_STEP = 32
@@ -60,12 +50,14 @@ def measure(
     delimiter: str | bytes = "blank-line",
     want_steps: bool = False,
     want_unique: bool = False,
+    kernel: str = HOST_KERNEL,
 ) -> Counts:
     """
     Measure every trace of a batch.
 
     `data` (uint8) and `offsets` (int64, one more than traces) are read only and C-contiguous;
-    `delimiter` is `blank-line`, `line` or a literal as bytes, not empty.
+    `delimiter` is `blank-line`, `line` or a literal as bytes, not empty. The vector kernel leaves
+    literals, and phrases that are not `Tables.plain`, to the scalar one.
     """
     num_traces = offsets.size - 1
     num_bytes = int(offsets[-1] - offsets[0])
@@ -74,12 +66,17 @@ def measure(
     category_steps = np.empty_like(markers)
     mode, literal = _delimiter(delimiter)
     scratch = np.empty((3, tables.num_categories), np.int64)
+    padded = np.empty(vector.READ, np.uint8)
 
     def run(capacity: int) -> tuple[int, np.ndarray, np.ndarray]:
         spans = np.empty((capacity, 2), np.int64)
         step_markers = np.empty((capacity, tables.num_categories), np.int32)
         outputs = (trace_counts, markers, category_steps, spans, step_markers, scratch)
-        total = measure_traces(data, offsets, tables, mode, literal, *outputs)
+        if kernel == "vector" and mode != LITERAL and tables.plain:
+            single = mode == LINE
+            total = vector.measure_traces(data, offsets, tables, single, *outputs, padded)
+        else:
+            total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs)
         return total, spans, step_markers
 
     wanted = want_steps or want_unique
@@ -108,13 +105,13 @@ def measure(
 
 
 def find_markers(data: np.ndarray, start: int, end: int, tables: Tables) -> np.ndarray:
-    """Start, end, category of each marker of `data[start:end]`, a step: int64[num_markers, 3]."""
+    """The markers of the step `data[start:end]`: int64[n, 3] of start, end and category."""
     places = np.empty((64, 3), np.int64)
     scratch = np.empty((3, tables.num_categories), np.int64)
-    total = locate_markers(data, start, end, tables, places, scratch)
+    total = scalar.locate_markers(data, start, end, tables, places, scratch)
     if total > len(places):
         places = np.empty((total, 3), np.int64)
-        locate_markers(data, start, end, tables, places, scratch)
+        scalar.locate_markers(data, start, end, tables, places, scratch)
     return places[:total]
 
 

@@ -4,10 +4,9 @@ Cut traces into steps and count their markers, a byte at a time.
 The obvious loop tries every phrase at every byte of every step. Three facts make it one pass:
 
 1. Few places can begin a phrase. A place inside a word cannot begin one that opens with a letter,
-   and the next eight bytes, held in one integer that takes a byte in at each turn, rule out nearly
-   all of the rest (`tables.py`, the first two questions).
-2. Where a phrase can begin, one walk through the trie of all phrases finds every category that
-   matches there and the longest phrase of each.
+   and a hash of the next bytes rules out nearly all of the rest (`tables.py`, the second question).
+2. Where a phrase can begin, the few phrases that open with the same bytes are compared, and give
+   every category that matches there and its longest phrase (`matching.py`).
 3. Matches of a category never overlap and are found from left to right, so remembering where the
    last one ended (`free`) is enough to take the leftmost-longest.
 
@@ -15,10 +14,9 @@ A step is found first (its newlines are searched) and then read for markers, so 
 touched twice, the second time in the cache. Specification: `reference.py`.
 """
 
-import numpy as np
-
-from ._jit import kernel
-from .tables import BLANK, CASE, HASH_MULTIPLIER, PREFIX, WORD
+from ._jit import kernel, part
+from .matching import match_at
+from .tables import BLANK, STARTS, WORD
 
 BLANK_LINE, LINE, LITERAL = 0, 1, 2
 """How steps are cut: by blank lines, single lines, or a literal string."""
@@ -29,7 +27,7 @@ STEPS, BRANCH_STEPS, BRANCH_PAIRS, FIRST_BRANCH = range(4)
 NEWLINE = 0x0A
 
 
-@kernel
+@part
 def step_of_lines(data, pos, stop, kind, single):
     """
     The next step at or after `pos`, a line's first byte: `(start, end, where to go on)`.
@@ -57,7 +55,7 @@ def step_of_lines(data, pos, stop, kind, single):
     return start, end, pos
 
 
-@kernel
+@part
 def step_of_pieces(data, pos, stop, kind, literal):
     """The next piece between occurrences of `literal` that is not blank, as `step_of_lines`."""
     size = literal.size
@@ -79,43 +77,7 @@ def step_of_pieces(data, pos, stop, kind, literal):
     return -1, -1, pos
 
 
-@kernel
-def match_at(data, i, stop, first, tables, free, ends):
-    """
-    The categories that match at `i` and do not overlap their last match, as bits.
-
-    `first` is the first byte of the step that is not blank; `free[c]` the end of the last match of
-    category c, moved on for each bit returned; `ends` is scratch.
-    """
-    seen = 0
-    node = 0
-    j = i
-    while j < stop:
-        node = tables.edges[node, tables.byte_class[data[j]]]
-        if node == 0:
-            break
-        j += 1
-        accept = np.int64(tables.anywhere[node])
-        if i == first:
-            accept |= np.int64(tables.at_start[node])
-        if accept == 0:
-            continue
-        if j < stop and tables.kind[data[j - 1]] & tables.kind[data[j]] & WORD:
-            continue
-        seen |= accept
-        for category in range(tables.num_categories):
-            if accept >> category & 1:
-                ends[category] = j
-    matched = 0
-    if seen:
-        for category in range(tables.num_categories):
-            if seen >> category & 1 and i >= free[category]:
-                free[category] = ends[category]
-                matched |= 1 << category
-    return matched
-
-
-@kernel
+@part
 def first_not_blank(data, start, kind):
     """The first byte of a step that is not blank; a step is never blank, so it has one."""
     while kind[data[start]] & BLANK:
@@ -123,37 +85,28 @@ def first_not_blank(data, start, kind):
     return start
 
 
-@kernel
+@part
 def mark_step(data, start, stop, tables, free, ends, counts):
     """
     Count the markers of one step into `counts` (int32[num_categories], added to).
 
     Returns the categories that the step holds, as bits.
     """
-    kind, passes, buckets = tables.kind, tables.filter, tables.buckets
-    prefixes, masks = tables.prefixes, tables.masks
+    kind = tables.kind
     first = first_not_blank(data, start, kind)
     held = 0
-    window = np.uint64(0)  # the eight bytes from `begin`, folded, the first one highest
-    words = 0  # which of the last bytes are word bytes, the newest in bit 0
-    for i in range(start, stop + PREFIX - 1):
-        byte = data[i] if i < stop else np.uint8(CASE)  # beyond the step: as if a blank
-        window = window << np.uint64(8) | np.uint64(byte | CASE)
-        words = words << 1 | np.int64(kind[byte] & WORD)
-        bucket = np.int64((window >> np.uint64(40)) * np.uint64(HASH_MULTIPLIER) >> np.uint64(16))
-        bucket &= 0xFFFF
-        if not passes[bucket >> 3] >> (bucket & 7) & 1 or words >> 7 & words >> 8 & 1:
+    before = 0
+    for place in range(start, stop):
+        now = kind[data[place]]
+        begins = now & STARTS and not now & before & WORD
+        before = now
+        if not begins:
             continue
-        begin = i - PREFIX + 1
-        if begin < start:
-            continue
-        for entry in range(buckets[bucket], buckets[bucket + 1]):
-            if window & masks[entry] == prefixes[entry]:
-                matched = match_at(data, begin, stop, first, tables, free, ends)
-                held |= matched
-                for category in range(tables.num_categories):
-                    counts[category] += matched >> category & 1
-                break
+        matched = match_at(data, place, stop, first, tables, free, ends)
+        if matched:
+            held |= matched
+            for category in range(tables.num_categories):
+                counts[category] += matched >> category & 1
     return held
 
 

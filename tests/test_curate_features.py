@@ -15,7 +15,8 @@ from curate.buffers import byte_lengths, is_text, text_buffers
 from curate.errors import CurateError, SchemaError
 from curate.features import Measurer, parse_delimiter
 from curate.lexicon import load
-from curate.native import reference, repeats, scalar
+from curate.native import reference, repeats, scalar, vector
+from curate.native.simd import WIDTH
 
 # Numba wraps around without a word; NumPy, which runs when NUMBA_DISABLE_JIT is set, warns.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -322,8 +323,9 @@ def test_each_kernel_is_compiled_once_whatever_it_is_given():
         for array, part in product(arrays, PARTS.values()):
             measurer.measure(array[part])
     assert len(scalar.measure_traces.signatures) == 1
+    assert len(vector.measure_traces.signatures) == bool(WIDTH)
     assert len(repeats.count_unique_steps.signatures) == 1
-    kernels = [found for module in (scalar, repeats) for found in vars(module).values()]
+    kernels = [found for module in (scalar, vector, repeats) for found in vars(module).values()]
     assert all(len(getattr(kernel, "signatures", ())) <= 1 for kernel in kernels)
 
 

@@ -82,7 +82,7 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
 
 
 def test_native_imports_numpy_and_numba_and_nothing_of_ours():
-    allowed = ("numpy", "numba", "curate.native", *sys.stdlib_module_names)
+    allowed = ("numpy", "numba", "llvmlite", "curate.native", *sys.stdlib_module_names)
     assert files_of("native")
     assert [str(found) for found in imports_of("native") if not found.is_of(*allowed)] == []
 

@@ -1,0 +1,187 @@
+"""
+What Numba lacks: loads, bit counts, and the masks of 64 bytes at a time, as LLVM instructions.
+
+`WIDTH` is that of the host's byte shuffle: 64 (AVX-512BW), 32 (AVX2), 16 (SSSE3, NEON), or 0 where
+it has none; every other instruction here is LLVM's own and compiles anywhere.
+"""
+
+import os
+import platform
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .tables import CASE, FINGERPRINT, SETS
+
+BLOCK = 64
+"""Bytes that `block_masks` looks at; it reads `FINGERPRINT - 1` more."""
+
+ARM = platform.machine() in ("aarch64", "arm64")
+
+BYTE, LONG = ir.IntType(8), ir.IntType(64)
+
+
+WIDTHS = {"avx512bw": 64, "avx2": 32, "ssse3": 16, "neon": 16}
+
+
+def host_width() -> int:
+    """
+    Bytes that the host's byte shuffle takes at once, 0 for none.
+
+    CURATE_KERNEL may name one of WIDTHS that the host has, or `scalar` for none.
+    """
+    features = {"neon": True} if ARM else llvm.get_host_cpu_features()
+    has = {name: width for name, width in WIDTHS.items() if features.get(name)}
+    asked = os.environ.get("CURATE_KERNEL")
+    if asked is None:
+        return max(has.values(), default=0)
+    if asked not in ("scalar", *has):
+        known = ", ".join(("scalar", *has))
+        raise ImportError(f"CURATE_KERNEL: expected one of {known} on this host, found {asked!r}")
+    return has.get(asked, 0)
+
+
+WIDTH = host_width()
+
+SHUFFLES = {
+    64: "llvm.x86.avx512.pshuf.b.512",
+    32: "llvm.x86.avx2.pshuf.b",
+    16: "llvm.x86.ssse3.pshuf.b.128",
+}
+
+
+def _pointer(context, builder, kind, array, index):
+    """The address of `array[index]`."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+@intrinsic
+def load64(typingctx, data, index):
+    """The eight bytes from `data[index]` (uint8[any]) as a little-endian uint64."""
+
+    def generate(context, builder, signature, args):
+        address = _pointer(context, builder, signature.args[0], *args)
+        address = builder.bitcast(address, LONG.as_pointer())
+        return builder.load(address, align=1)
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def count_ones(typingctx, value):
+    """Set bits of a uint64."""
+
+    def generate(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def lowest_one(typingctx, value):
+    """Place of the lowest set bit of a uint64 that is not 0."""
+
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def block_masks(typingctx, data, index, shuffles):
+    """
+    Bits of the 64 bytes from `data[index]`: newlines, blanks, word bytes, and where a phrase may
+    begin by the fingerprint in `shuffles` (`Tables.shuffles`). Four uint64, bit 0 for the first.
+    """
+
+    def generate(context, builder, signature, args):
+        address = _pointer(context, builder, signature.args[0], args[0], args[1])
+        zero = ir.Constant(LONG, 0)
+        tables = _pointer(context, builder, signature.args[2], args[2], zero)
+        masks = [zero] * 4
+        rows = [_row(builder, tables, n) for n in range(2 + 2 * FINGERPRINT * SETS)]
+        for offset in range(0, BLOCK, WIDTH):
+            piece = builder.gep(address, [ir.Constant(LONG, offset)])
+            for n, mask in enumerate(_piece_masks(builder, piece, rows)):
+                wide = mask if WIDTH == BLOCK else builder.zext(mask, LONG)
+                shifted = builder.shl(wide, ir.Constant(LONG, offset))
+                masks[n] = builder.or_(masks[n], shifted)
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.uint64, 4)(data, types.int64, shuffles), generate
+
+
+def _vector():
+    return ir.VectorType(BYTE, WIDTH)
+
+
+def _splat(value):
+    return ir.Constant(_vector(), [value] * WIDTH)
+
+
+def _load(builder, address, offset):
+    address = builder.gep(address, [ir.Constant(LONG, offset)])
+    return builder.load(builder.bitcast(address, _vector().as_pointer()), align=1)
+
+
+def _row(builder, tables, number):
+    """A row of 16 bytes, repeated to the vector's width."""
+    small = ir.VectorType(BYTE, 16)
+    address = builder.gep(tables, [ir.Constant(LONG, 16 * number)])
+    row = builder.load(builder.bitcast(address, small.as_pointer()), align=1)
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [n % 16 for n in range(WIDTH)])
+    return builder.shuffle_vector(row, row, lanes)
+
+
+def _shuffle(builder, table, index):
+    """`table[index]` in each lane of 16 bytes; every index is below 16."""
+    if ARM:
+        name = "llvm.aarch64.neon.tbl1.v16i8"
+    else:
+        name = SHUFFLES[WIDTH]
+    kind = ir.FunctionType(_vector(), [_vector(), _vector()])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [table, index])
+
+
+def _halves(builder, piece):
+    """The low and the high half of each byte."""
+    return builder.and_(piece, _splat(15)), builder.and_(builder.lshr(piece, _splat(4)), _splat(15))
+
+
+def _looked_up(builder, rows, halves):
+    """The AND of what two rows say of each byte's halves."""
+    low, high = (_shuffle(builder, row, half) for row, half in zip(rows, halves, strict=True))
+    return builder.and_(low, high)
+
+
+def _mask(builder, lanes):
+    """One bit for each true lane."""
+    return builder.bitcast(lanes, ir.IntType(WIDTH))
+
+
+def _piece_masks(builder, address, rows):
+    piece = _load(builder, address, 0)
+    classes = _looked_up(builder, rows[:2], _halves(builder, piece))
+    found = [None] * SETS
+    for place in range(FINGERPRINT):
+        folded = builder.or_(_load(builder, address, place), _splat(CASE))
+        halves = _halves(builder, folded)
+        for number in range(SETS):
+            at = 2 + 2 * (place * SETS + number)
+            groups = _looked_up(builder, rows[at : at + 2], halves)
+            found[number] = groups if place == 0 else builder.and_(found[number], groups)
+    begins = found[0]
+    for groups in found[1:]:
+        begins = builder.or_(begins, groups)
+    none = _splat(0)
+    lanes = (
+        builder.icmp_unsigned("==", piece, _splat(10)),
+        builder.icmp_unsigned("!=", builder.and_(classes, _splat(0x30)), none),
+        builder.icmp_unsigned("!=", builder.and_(classes, _splat(0x0F)), none),
+        builder.icmp_unsigned("!=", begins, none),
+    )
+    return [_mask(builder, lane) for lane in lanes]
