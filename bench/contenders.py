@@ -7,7 +7,6 @@ where Python's lock would have them wait for each other, in as many processes.
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench import patterns
+from bench import patterns, runs
 from bench.answers import add, names_of
 from curate.lexicon import load
 
@@ -41,9 +40,10 @@ def timed(
 ) -> dict[str, Any]:
     """A job: the answers of a contender, and its seconds."""
     run = globals()[contender](Work(shards=tuple(shards), rows=rows, threads=threads))
-    began = time.perf_counter()
-    answers = run()
-    return {"seconds": time.perf_counter() - began, "answers": answers}
+    told: dict[str, Any] = {}
+    with runs.clock(told):
+        told["answers"] = run()
+    return told
 
 
 def batches(shard: str, rows: int | None = None) -> Iterator[pa.Array]:
@@ -73,7 +73,7 @@ def decode_polars(work: Work) -> Callable[[], Answers]:
     """The same by polars' own reader, streaming."""
     import polars as pl
 
-    total = pl.scan_parquet(work.shards).select(pl.col("trace").str.len_bytes().sum())
+    total = pl.scan_parquet(list(work.shards)).select(pl.col("trace").str.len_bytes().sum())
     return lambda: {"bytes": total.collect(engine="streaming").item()}
 
 
@@ -83,7 +83,8 @@ def decode_duckdb(work: Work) -> Callable[[], Answers]:
 
     connection = duckdb.connect(config={"threads": work.threads})
     query = "SELECT sum(strlen(trace)) FROM read_parquet(?)"
-    return lambda: {"bytes": int(connection.execute(query, [list(work.shards)]).fetchone()[0])}
+    shards = list(work.shards)
+    return lambda: {"bytes": int(connection.execute(query, [shards]).fetchall()[0][0])}
 
 
 def kernel(work: Work) -> Callable[[], Answers]:
@@ -119,7 +120,7 @@ def counts_polars(work: Work) -> Callable[[], Answers]:
         "branch_steps": split.list.eval(step.contains(branch)).list.sum(),
         **{f"{c}_markers": trace.str.count_matches(patterns.rust(r)) for c, r in regexes.items()},
     }
-    measured = pl.scan_parquet(work.shards).select(**counts).sum()
+    measured = pl.scan_parquet(list(work.shards)).select(**counts).sum()
     return lambda: measured.collect(engine="streaming").row(0, named=True)
 
 
@@ -204,7 +205,8 @@ def _without_overlaps(spans: list[tuple[int, int]]) -> int:
 
 def over_shards(work: Work, count: Callable[[str, int | None], Answers], pool: Executor) -> Answers:
     """The sum of what `count` says of each shard."""
-    return add(pool.map(count, work.shards, [work.rows] * len(work.shards)))
+    with pool:
+        return add(pool.map(count, work.shards, [work.rows] * len(work.shards)))
 
 
 def _processes(work: Work, get_ready: Callable[[], object]) -> ProcessPoolExecutor:

@@ -65,7 +65,7 @@ def source_name() -> str:
 def ready(corpus: Corpus, cache: Path) -> Path:
     """The folder of a corpus, made first unless it is there."""
     folder = cache / corpus.name
-    stamp = folder / "stamp.json"
+    stamp = folder / ".stamp.json"
     if not stamp.exists() or json.loads(stamp.read_text()) != _stamp(corpus):
         shutil.rmtree(folder, ignore_errors=True)
         runs.job("bench.corpora:make", folder=str(folder), corpus=asdict(corpus))

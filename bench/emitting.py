@@ -5,7 +5,6 @@ A scan with a selection, less the same scan without one, is what deciding, copyi
 the kept rows takes. Beside it, polars writes the very same rows, told which they are.
 """
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -41,8 +40,7 @@ def run(settings: Settings) -> Result:
     _check_same(emitted, sunk, report["kept"])
     if not settings.quick:
         ran = runs.rounds(cases, settings.pairs)
-    pairs = zip(ran[EMIT], ran[MEASURE], strict=True)
-    ran[MORE] = [Ran(a.seconds - b.seconds, a.peak_rss, {}) for a, b in pairs]
+    ran[MORE] = list(map(runs.difference, ran[EMIT], ran[MEASURE]))
     facts = {"rule": keep, "rows": report["rows"], "kept": report["kept"], "threads": threads}
     return _result(settings, ran, facts)
 
@@ -58,7 +56,7 @@ def _result(settings: Settings, ran: dict[str, list[Ran]], facts: dict[str, Any]
     ratio = runs.paired_ratio(more, sunk)
     return Result(
         bench="emit",
-        title=f"emit, {settings.codec}, {settings.threads} threads",
+        title=settings.title("emit"),
         facts=facts,
         rows=[row(what, shows[what], ran[what]) for what in shows],
         targets=[Target(name="emission / polars", value=ratio, limit=LIMIT)],
@@ -98,11 +96,12 @@ def sink(shards: list[str], emitted: str, out: str, threads: int) -> dict[str, A
     kept = selection.filter("kept").select("id").collect().lazy()
     rows = pl.scan_parquet(shards).join(kept, on="id", how="semi", maintain_order="left")
     Path(out).mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    rows.sink_parquet(
-        f"{out}/kept.parquet", compression="zstd", compression_level=COMPRESSION_LEVEL
-    )
-    return {"seconds": time.perf_counter() - began}
+    told: dict[str, Any] = {}
+    with runs.clock(told):
+        rows.sink_parquet(
+            f"{out}/kept.parquet", compression="zstd", compression_level=COMPRESSION_LEVEL
+        )
+    return told
 
 
 def _check_same(emitted: Path, sunk: Path, kept: int) -> None:

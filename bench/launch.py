@@ -1,5 +1,5 @@
 """
-Run a command; write its seconds, its peak memory in bytes and its exit status to a file, as JSON.
+Run a command; write its wall and CPU seconds, peak memory and exit status to a file, as JSON.
 
     $ python -S bench/launch.py REPORT COMMAND...
 
@@ -20,9 +20,10 @@ def main(report: str, *command: str) -> None:
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
+    cpu_seconds = usage.ru_utime + usage.ru_stime
     process.returncode = os.waitstatus_to_exitcode(status)
     with open(report, "w") as file:
-        json.dump([seconds, usage.ru_maxrss * 1024, process.returncode], file)
+        json.dump([seconds, cpu_seconds, usage.ru_maxrss * 1024, process.returncode], file)
 
 
 if __name__ == "__main__":

@@ -24,42 +24,40 @@ def run(settings: Settings) -> Result:
     gb = QUICK_GB if settings.quick else GB
     corpus = Corpus(kind="long", gb=gb, shards=1, codec=settings.codec)
     (shard,) = corpora.shards_of(corpora.ready(corpus, settings.cache))
-    rows: list[Row] = []
-    for count in SHARDS:
-        folder = corpora.linked(shard, settings.cache / "long-linked" / f"{count}", count)
-        rows += _rows_of(settings, folder, count)
-    facts = {"text bytes of a shard": answers.totals(settings.out("memory-1"))["bytes"]}
-    facts |= {"row groups of a shard": 1, "threads": settings.threads}
+    rows = [row for count in SHARDS for row in _rows_of(settings, shard, count)]
+    facts = {
+        "text bytes of a shard": answers.totals(settings.out("memory-1"))["bytes"],
+        "row groups of a shard": 1,
+        "threads": settings.threads,
+    }
     targets = [
         Target(name=f"peak MB of {row.what}", value=row.peak_rss / 1e6, limit=LIMIT_MB)
         for row in rows
     ]
-    title = f"memory, {settings.codec}, {settings.threads} threads"
+    title = settings.title("memory")
     return Result(bench="memory", title=title, facts=facts, rows=rows, targets=targets)
 
 
-def _rows_of(settings: Settings, folder: Path, count: int) -> list[Row]:
+def _rows_of(settings: Settings, shard: str, count: int) -> list[Row]:
     """One corpus, measured and selected from; each runs once, as peaks hardly vary."""
-    out, selected = settings.out(f"memory-{count}"), settings.out("memory-keep")
+    folder = corpora.linked(shard, settings.cache / "long-linked" / f"{count}", count)
+    one, out, selected = (settings.out(f"memory-{n}") for n in (1, count, "keep"))
     measured = scan(folder, out, settings.threads)
-    _check(settings, out, corpora.shards_of(folder)[0], count)
-    keep = rule_keeping(out, 0.9)
-    emitted = scan(folder, selected, settings.threads, "--keep", keep)
-    answers.check("scan --keep", answers.totals(selected), answers.totals(out))
-    text = answers.totals(out)["bytes"]
+    _check(out, one, shard, count)
+    emitted = scan(folder, selected, settings.threads, "--keep", rule_keeping(one, 0.9))
+    found = answers.totals(out)
+    answers.check("scan --keep", answers.totals(selected), found)
     named = f"{count} shard" + "s" * (count > 1)
     shows = "whether a scan holds more than the batches at hand"
     return [
-        row(f"scan of {named}", shows, [measured], text_bytes=text),
+        row(f"scan of {named}", shows, [measured], text_bytes=found["bytes"]),
         row(f"scan --keep of {named}", f"{shows}, and emission more than a row group", [emitted]),
     ]
 
 
-def _check(settings: Settings, out: Path, shard: str, count: int) -> None:
+def _check(out: Path, one: Path, shard: str, count: int) -> None:
     """One shard's first rows are as the reference says; ten hold ten times what one holds."""
-    if count == 1:
-        size = QUICK_REFERENCE_BYTES
-        runs.job(REFERENCE, scanned=str(out), shard=shard, text_bytes=size)
-    one = answers.totals(settings.out("memory-1"))
-    expected = {name: value * count for name, value in one.items()}
+    if out == one:
+        runs.job(REFERENCE, scanned=str(out), shard=shard, text_bytes=QUICK_REFERENCE_BYTES)
+    expected = {name: value * count for name, value in answers.totals(one).items()}
     answers.check(f"scan of {count}", answers.totals(out), expected)

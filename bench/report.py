@@ -25,6 +25,7 @@ class Row:
     what: str
     shows: str
     seconds: list[float]
+    cpu_seconds: list[float]
     peak_rss: int = 0
     text_bytes: int = 0
     ratios: dict[str, float] = field(default_factory=dict)
@@ -57,9 +58,14 @@ class Result:
 
 def row(what: str, shows: str, runs: Sequence[Ran], **more: Any) -> Row:
     """The row of a case that ran several times."""
-    seconds = [round(ran.seconds, 4) for ran in runs]
-    peak = max(ran.peak_rss for ran in runs)
-    return Row(what=what, shows=shows, seconds=seconds, peak_rss=peak, **more)
+    return Row(
+        what=what,
+        shows=shows,
+        seconds=[round(ran.seconds, 4) for ran in runs],
+        cpu_seconds=[round(ran.cpu_seconds, 4) for ran in runs],
+        peak_rss=max(ran.peak_rss for ran in runs),
+        **more,
+    )
 
 
 def document(result: Result, told: str) -> dict[str, Any]:
@@ -79,22 +85,30 @@ def document(result: Result, told: str) -> dict[str, Any]:
 def table(rows: Sequence[Row]) -> list[list[str]]:
     """The rows as cells, a line of heads first; columns without any value are left out."""
     ratios = list(dict.fromkeys(name for row in rows for name in row.ratios))
-    heads = ["what", "text GB/s", "s median", "s min", "n", *ratios, "peak MB"]
+    heads = ["what", "text GB", "GB/s", "s median", "s min", "n", *ratios, "GB/CPU s", "peak MB"]
     lines = [[row.what, *map(_shown, _values(row, ratios))] for row in rows]
     held = [n for n in range(len(heads)) if any(line[n] for line in lines)]
     return [[line[n] for n in held] for line in [heads, *lines]]
 
 
 def _values(row: Row, ratios: Sequence[str]) -> list[float]:
-    middle = median(row.seconds)
+    text = row.text_bytes / 1e9
     return [
-        row.text_bytes / middle / 1e9,
-        middle,
+        text,
+        _rate(text, row.seconds),
+        median(row.seconds),
         min(row.seconds),
         len(row.seconds),
         *(row.ratios.get(name, 0) for name in ratios),
+        _rate(text, row.cpu_seconds),
         row.peak_rss / 1e6,
     ]
+
+
+def _rate(text: float, seconds: Sequence[float]) -> float:
+    """GB in a second; 0 for a difference of two runs that noise has made less than nothing."""
+    middle = median(seconds)
+    return text / middle if middle > 0 else 0
 
 
 def _shown(value: float) -> str:
@@ -137,7 +151,7 @@ def section(result: Result, told: str) -> str:
             "",
             *(f"- {row.what}: {row.shows}" for row in result.rows),
             *([""] if result.targets else []),
-            *map(_verdict, result.targets),
+            *(f"- {_verdict(target)}" for target in result.targets),
         ]
     )
 

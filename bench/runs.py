@@ -1,15 +1,20 @@
 """
 One run of anything in a process of its own: its seconds, its peak memory, its answer.
 
+CPU seconds are those of all threads, and say more than wall seconds where the machine is shared.
+
 The peak is the kernel's `ru_maxrss`: of the largest process, where a command has several.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import NamedTemporaryFile, TemporaryFile
@@ -25,9 +30,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """Wall seconds, peak bytes, and the JSON document that the run printed ({} if none)."""
+    """Wall and CPU seconds, peak bytes, and the JSON document that was printed ({} if none)."""
 
     seconds: float
+    cpu_seconds: float
     peak_rss: int
     answer: dict[str, Any]
 
@@ -38,11 +44,11 @@ def command(arguments: Sequence[str], **environment: str) -> Ran:
         launch = [sys.executable, "-S", LAUNCHER, report.name, *arguments]
         environ = os.environ | environment
         subprocess.run(launch, cwd=ROOT, env=environ, stdout=out, stderr=err, check=True)
-        seconds, peak_rss, code = json.load(report)
+        seconds, cpu_seconds, peak_rss, code = json.load(report)
         if code:
             said = _text(err)[-2000:]
             raise BenchError(f"exit {code} of {' '.join(arguments)}\n{said}")
-        return Ran(seconds, peak_rss, _document(_text(out)))
+        return Ran(seconds, cpu_seconds, peak_rss, _document(_text(out)))
 
 
 def curate(*arguments: object, threads: int = 2, **environment: str) -> Ran:
@@ -55,13 +61,33 @@ def job(name: str, *, threads: int = 2, **arguments: Any) -> Ran:
     """
     Call `module:function` of this package in a process of its own.
 
-    It returns a dictionary; the `seconds` in it, if any, stand for those of the whole process.
+    It returns a dictionary; `seconds` and `cpu_seconds` in it stand for the whole process's.
     """
     document = json.dumps(arguments | {"threads": threads})
     ran = command(
         [sys.executable, "-m", "bench", "job", name, document], POLARS_MAX_THREADS=str(threads)
     )
-    return Ran(ran.answer.get("seconds", ran.seconds), ran.peak_rss, ran.answer)
+    told = {n: ran.answer[n] for n in ("seconds", "cpu_seconds") if n in ran.answer}
+    return replace(ran, **told)
+
+
+@contextmanager
+def clock(told: dict[str, Any]) -> Iterator[None]:
+    """What a block takes, as `seconds` and `cpu_seconds`; children count once they have ended."""
+    began, spent = time.perf_counter(), _cpu_seconds()
+    yield
+    told |= {"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - spent}
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def difference(more: Ran, less: Ran) -> Ran:
+    """What one run took beyond another."""
+    cpu_seconds = more.cpu_seconds - less.cpu_seconds
+    return replace(more, seconds=more.seconds - less.seconds, cpu_seconds=cpu_seconds)
 
 
 def rounds(cases: Mapping[str, Callable[[], Ran]], count: int) -> dict[str, list[Ran]]:

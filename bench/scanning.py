@@ -93,7 +93,7 @@ def run(settings: Settings) -> Result:
         "rows checked against the reference": checked,
         "answers": "every contender's, on all that it reads",
     }
-    title = f"scan, {settings.codec}, {settings.threads} threads"
+    title = settings.title("scan")
     return Result(bench="scan", title=title, facts=facts, rows=_rows(ran, out), targets=[])
 
 
@@ -137,10 +137,7 @@ def _timed(
     ran = runs.rounds(cases, 1)
     if not settings.quick:  # the first round checked the answers and filled the caches
         ran = runs.rounds(cases, settings.pairs)
-    ran[SCAN] = [
-        Ran(whole.seconds - start.seconds, whole.peak_rss, {})
-        for whole, start in zip(ran[WHOLE], ran.pop("ten rows"), strict=True)
-    ]
+    ran[SCAN] = list(map(runs.difference, ran[WHOLE], ran.pop("ten rows")))
     return ran
 
 
@@ -150,7 +147,8 @@ def _rows(ran: dict[str, list[Ran]], out: Path) -> list[Row]:
     shows = {case.what: case.shows for case in CASES}
     shows[WHOLE] = "what a user waits for, from the shell: start, scan, features written"
     shows[SCAN] = "the same without what a scan of ten rows takes: the cost of the text"
-    per_byte = {what: [r.seconds / read[what] for r in each] for what, each in ran.items()}
+    wall = {what: [r.seconds / read[what] for r in each] for what, each in ran.items()}
+    cpu = {what: [r.cpu_seconds / read[what] for r in each] for what, each in ran.items()}
     ordered = [FLOOR, WHOLE, SCAN, *(case.what for case in CASES[1:])]
     return [
         row(
@@ -159,8 +157,9 @@ def _rows(ran: dict[str, list[Ran]], out: Path) -> list[Row]:
             ran[what],
             text_bytes=read[what],
             ratios={
-                "/ decoding": runs.paired_ratio(per_byte[what], per_byte[FLOOR]),
-                "/ scan": runs.paired_ratio(per_byte[what], per_byte[SCAN]),
+                "/ decoding": runs.paired_ratio(wall[what], wall[FLOOR]),
+                "CPU / decoding": runs.paired_ratio(cpu[what], cpu[FLOOR]),
+                "/ scan": runs.paired_ratio(wall[what], wall[SCAN]),
             },
         )
         for what in ordered

@@ -6,7 +6,6 @@ would have. Fifty files are one under fifty names.
 """
 
 import shutil
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,14 +67,14 @@ def decide(folder: str, out: str, threads: int) -> dict[str, Any]:
     from curate.summary import new_cut
 
     del threads
-    began = time.perf_counter()
-    files = sidecar_files(Path(folder))
-    schema = pl.DataFrame(pq.read_schema(files[0]).empty_table()).schema
-    decider = with_thresholds(bind(Selection(within=("teacher",), **RULE), schema), files)
-    cut = new_cut(["teacher"], "branch_frac", with_problem=True)
-    decide_all(decider, files, Path(out), cut)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "rows": cut.rows, "kept": cut.kept}
+    told: dict[str, Any] = {}
+    with runs.clock(told):
+        files = sidecar_files(Path(folder))
+        schema = pl.DataFrame(pq.read_schema(files[0]).empty_table()).schema
+        decider = with_thresholds(bind(Selection(within=("teacher",), **RULE), schema), files)
+        cut = new_cut(["teacher"], "branch_frac", with_problem=True)
+        decide_all(decider, files, Path(out), cut)
+    return told | {"rows": cut.rows, "kept": cut.kept}
 
 
 def draw(folder: str, rows: int, threads: int) -> dict[str, Any]:

@@ -26,6 +26,10 @@ class Settings:
         """The corpus to make of a kind."""
         return Corpus(kind=kind, gb=QUICK_GB if self.quick else self.gb, codec=self.codec)
 
+    def title(self, bench: str) -> str:
+        """The title of a bench whose numbers depend on codec and threads."""
+        return f"{bench}, {self.codec}, {self.threads} thread" + "s" * (self.threads > 1)
+
     def out(self, name: str) -> Path:
         """A folder to write to."""
         return self.cache / "out" / name

@@ -68,8 +68,8 @@ def match_at(data, place, stop, first, tables, free, ends):
 
     The place is not inside a word, or its byte is none of a word. `stop` ends the step, or lies
     behind it where no phrase can reach beyond the step; `first` is the step's first byte that is
-    not blank; `free[c]` the end of the last match of category c, moved on for each bit returned; `ends`
-    is scratch.
+    not blank; `free[c]` the end of the last match of category c, moved on for each bit returned;
+    `ends` is scratch.
     """
     low, high = head_at(data, place, stop)
     folded = low | np.uint64(FOLD)

@@ -10,8 +10,8 @@ are asked of 64 bytes at once, and what is left is arithmetic on masks of 64 bit
 2. A step begins at the first byte that is not blank after a blank line. A line is blank if a
    newline follows a newline with nothing but blanks between: adding the mask of "after a newline"
    to the mask of blanks makes a carry run through the blanks, and it comes out at the first byte
-   that is none; if that is a newline, the line was blank. A second addition runs from there to the first
-   byte of the next step. No step is visited to be counted.
+   that is none; if that is a newline, the line was blank. A second addition runs from there to the
+   first byte of the next step. No step is visited to be counted.
 3. A place that may begin a phrase is looked at one by one (`matching.match_at`). Its step is the
    number of steps that begin at or before it, so a step's categories need no memory but the last
    step that each was seen in.
