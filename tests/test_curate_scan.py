@@ -75,7 +75,9 @@ def test_real_traces_are_measured_selected_and_emitted_as_the_definitions_say(
     assert [row["id"] for row in measured] == [row["id"] for row in corpus]
     for row, found in list(zip(corpus, measured, strict=True))[::every]:
         trace = row["trace"].encode()
-        told = reference.measure(trace, lexicon.patterns(), len(lexicon.categories))
+        lower = trace.lower()  # a phrase that is not in the trace at all cannot be a marker of it
+        patterns = [pattern for pattern in lexicon.patterns() if pattern[1] in lower]
+        told = reference.measure(trace, patterns, len(lexicon.categories))
         assert found["bytes"] == len(trace)
         for name in ("steps", "branch_steps", "branch_pairs"):
             assert found[name] == told[name]
