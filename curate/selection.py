@@ -159,7 +159,7 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
         if not schema[selection.rank_by].is_numeric():
             found = schema[selection.rank_by]
             raise SelectionError(f"--rank-by: `{selection.rank_by}` is not a number, found {found}")
-        for name in set(selection.within) & STRATUM_NUMBERS:
+        for name in set(selection.within) & (STRATUM_NUMBERS | {"_value", "_rows", "_above"}):
             raise SelectionError(f"--within: a column called `{name}` cannot be told from a count")
         columns = [*columns, selection.rank_by, *selection.within]
     needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
