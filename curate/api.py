@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from curate.errors import CurateError
 from curate.measuring import Columns
 from curate.pipeline import SHARD_BYTES, Report, Running, plan_scan, run_scan, run_select
 from curate.selection import Selection
@@ -19,9 +20,27 @@ def selection_of(
 ) -> Selection | None:
     """The rule that these options ask for, None for none. Raises SelectionError."""
     share = None if drop_top is None else str(drop_top)
-    rule = Selection(keep=keep, drop_top=share, rank_by=rank_by, within=tuple(within))
+    rule = Selection(keep=keep, drop_top=share, rank_by=rank_by, within=_names(within))
     rule.check()
     return rule if rule else None
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    """Names; a single one may stand alone."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_count(name: str, count: int | None) -> None:
+    if count is not None and count < 1:
+        raise CurateError(f"{name}: expected at least 1, found {count}")
+
+
+def _running(threads: int | None, shard_bytes: int, annotate: Sequence[str]) -> Running:
+    _check_count("threads", threads)
+    _check_count("shard_bytes", shard_bytes)
+    return Running(
+        threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=_names(annotate)
+    )
 
 
 def scan(
@@ -52,11 +71,14 @@ def scan(
     """
     Measure every trace of a corpus and, given a selection, emit the kept rows: `curate scan`.
 
-    Raises a CurateError that says what is wrong before anything is written.
+    Raises a CurateError that says what is wrong; options, footers and schemas are checked before
+    anything is written.
     """
     given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
+    running = _running(threads, shard_bytes, annotate)
+    _check_count("limit", limit)
     columns = Columns(
-        trace=column, id=id, problem=problem, teacher=teacher, correct=correct, carry=tuple(carry)
+        trace=column, id=id, problem=problem, teacher=teacher, correct=correct, carry=_names(carry)
     )
     plan = plan_scan(
         [str(path) for path in given],
@@ -67,17 +89,12 @@ def scan(
         steps=steps,
         repeats=repeats,
         selection=selection_of(keep, drop_top, rank_by, within),
-        annotate=annotate,
+        annotate=_names(annotate),
         split=split,
         limit=limit,
         overwrite=overwrite,
     )
-    return run_scan(
-        plan,
-        Running(
-            threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=tuple(annotate)
-        ),
-    )
+    return run_scan(plan, running)
 
 
 def select(
@@ -99,8 +116,6 @@ def select(
         scanned,
         out=out,
         selection=rule,
-        running=Running(
-            threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=tuple(annotate)
-        ),
+        running=_running(threads, shard_bytes, annotate),
         overwrite=overwrite,
     )

@@ -9,7 +9,7 @@ from curate.wholefile import whole_file
 def write(folder: Path, manifest: Manifest) -> None:
     """Write `README.md`, the last file of a dataset: its presence says that the rest is whole."""
     with whole_file(folder / "README.md") as part:
-        part.write_text(_card(manifest), encoding="utf-8")
+        part.write_text(_card(manifest), encoding="utf-8", errors="backslashreplace")
 
 
 def _card(manifest: Manifest) -> str:

@@ -134,7 +134,7 @@ def _open_place(given: str) -> _Place:
             return _Place(given, filesystem, os.path.dirname(path), (info,), True)
         if info.type == pafs.FileType.Directory:
             return _Place(given, filesystem, path, tuple(_files(filesystem, path)), False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a remote file system may raise anything
         raise ShardError(f"{redacted(given)}: cannot be listed: {_one_line(error)}") from error
     raise ShardError(f"{redacted(given)}: no such file or folder")
 
@@ -146,7 +146,7 @@ def reopen(name: str, path: str) -> Shard:
     try:
         filesystem, parent = _filesystem(f"{folder or '/'}?{query}" if query else folder or "/")
         info = filesystem.get_file_info(f"{parent.rstrip('/')}/{base}")
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a remote file system may raise anything
         raise ShardError(f"{path}: cannot be opened: {_one_line(error)}") from error
     if info.type != pafs.FileType.File:
         raise ShardError(f"{path}: no such file; it was there when it was scanned")

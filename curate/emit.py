@@ -120,6 +120,7 @@ class Emission:
         self._shards, self._footers, self._kept = shards, footers, kept
         self._extra, self._progress = extra, progress
         self._schema = _extended(schema, extra.fields)
+        self._filterable = all(_is_filterable(field.type) for field in schema)
         self._stop = Event()
         self._count = Lock()
         self.rows = 0  # written so far
@@ -135,12 +136,11 @@ class Emission:
         ]
         try:
             run_jobs(jobs, threads, self._stop.set)
-        except BaseException:
+            for part, name in zip(parts, names, strict=True):
+                os.replace(part, self._folder / name)
+        finally:
             for part in parts:
                 part.unlink(missing_ok=True)
-            raise
-        for part, name in zip(parts, names, strict=True):
-            os.replace(part, self._folder / name)
         return names
 
     def _write_shard(self, part: Path, stretches: Sequence[Stretch]) -> None:
@@ -189,7 +189,7 @@ class Emission:
                     first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
                     if first < last and (kept := mask[first:last]).any():
                         rows = batch.slice(first - row, last - first)
-                        yield self._complete(rows, kept, extra, first)
+                        yield from self._complete(rows, kept, extra, first)
                         self._progress.add(int(kept.sum()), rows.nbytes)
                     row += batch.num_rows
                     if row >= stretch.stop:
@@ -197,13 +197,28 @@ class Emission:
 
     def _complete(
         self, rows: pa.RecordBatch, kept: np.ndarray, extra: pa.Table | None, first: int
-    ) -> pa.RecordBatch:
+    ) -> Iterator[pa.RecordBatch]:
+        """The kept ones of some rows, with the columns that were asked for."""
         columns = rows.columns
         if extra is not None:
             added = extra.slice(first, rows.num_rows).combine_chunks()
             columns = [*columns, *(column.chunk(0) for column in added.columns)]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
-        return batch if kept.all() else batch.filter(pa.array(kept))
+        if kept.all():
+            yield batch
+        elif self._filterable:
+            yield batch.filter(pa.array(kept))
+        else:
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
+            for start, stop in edges.reshape(-1, 2).tolist():
+                yield batch.slice(start, stop - start)
+
+
+def _is_filterable(kind: pa.DataType) -> bool:
+    """Arrow cannot filter views of text (26.0), nor what holds them."""
+    children = [kind.field(n).type for n in range(kind.num_fields)]
+    views = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+    return not views and all(map(_is_filterable, children))
 
 
 def _extended(schema: pa.Schema, added: Sequence[pa.Field]) -> pa.Schema:

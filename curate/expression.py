@@ -41,7 +41,7 @@ def parse_keep(text: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """
     try:
         expression = pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, UnicodeEncodeError) as error:
         raise SelectionError(f"--keep {text!r}: cannot be parsed: {_line(error)}") from None
     refused = _not_row_wise(json.loads(expression.meta.serialize(format="json")))
     if refused:

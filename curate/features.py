@@ -156,7 +156,7 @@ def _as_array(traces: pa.Array | Sequence[str]) -> pa.Array:
         raise SchemaError("traces: expected a list of them, found a single text")
     try:
         return pa.array(traces, pa.large_string())
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeEncodeError) as error:
         raise SchemaError(f"traces: expected a list of strings: {error}") from None
 
 

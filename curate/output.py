@@ -44,6 +44,8 @@ def _check_place(folder: Path, *, overwrite: bool, emits: bool) -> None:
 
 
 def _check_ours(folder: Path, *, emits: bool) -> None:
+    if [path.name for path in folder.iterdir()] == [".curate"]:
+        return  # of a run that was killed before it wrote its manifest, or after
     emitted = manifest.read(folder)["selection"] is not None  # only a folder of ours has one
     foreign = [path for path in _data_files(folder) if not (emitted and DATA_FILE.match(path.name))]
     if not emitted and (folder / "README.md").exists():
@@ -57,23 +59,53 @@ def _data_files(folder: Path) -> list[Path]:
     return sorted(data.iterdir()) if data.is_dir() else []
 
 
-def prepare(folder: Path) -> None:
-    """Empty a folder that `check` allowed of what this tool wrote, and make it."""
-    if manifest.path_of(folder).exists():
-        if manifest.read(folder)["selection"] is not None:  # else it wrote neither of these
-            shutil.rmtree(folder / "data", ignore_errors=True)
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """
+    Empty a folder that `check` allowed of what this tool wrote, and make it.
+
+    Another run may have ended there since, so `overwrite` is asked again.
+    """
+    kept = folder / ".curate"
+    if kept.exists():
+        if not overwrite:
+            raise OutputError(f"{folder}: another run wrote to it meanwhile")
+        # Before the record of whose they are goes, so that no kill leaves them nobody's.
+        if manifest.path_of(folder).exists() and manifest.read(folder)["selection"] is not None:
+            if (folder / "data").exists():
+                shutil.rmtree(folder / "data")
             (folder / "README.md").unlink(missing_ok=True)
-        shutil.rmtree(folder / ".curate")
-    (folder / ".curate").mkdir(parents=True)
+        shutil.rmtree(kept)
+    kept.mkdir()
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what a disk may answer into an error that names the folder."""
+    """
+    Hold the folder for one run, and turn what a disk may answer into an error that names it.
+
+    The lock is the system's, on the folder itself: it leaves no file and ends with the process.
+    """
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(folder, held)
+            yield
+        finally:
+            os.close(held)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _lock(folder: Path, held: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{folder}: another run is writing to it") from None
 
 
 def _check_writable(folder: Path) -> None:

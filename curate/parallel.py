@@ -1,7 +1,8 @@
 """Jobs on several threads, all or nothing: the first that fails stops the rest."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event, Lock
 
 LOOK_SECONDS = 0.2
 """How long a wait may go on before signals are looked at: libraries that install handlers of their
@@ -20,12 +21,16 @@ def run_jobs(jobs: Iterable[Callable[[], None]], threads: int, cancel: Callable[
     (they should look for it and raise CancelledError), no other is started, and what went wrong is
     raised.
     """
+    ended = Event()
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(job) for job in jobs]
+        futures: list[Future[None]] = []
         try:
-            while wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
-                if any(_failure(future) for future in futures if future.done()):
-                    break
+            futures += [pool.submit(job) for job in jobs]
+            left = _Countdown(len(futures), ended)
+            for future in futures:
+                future.add_done_callback(left.count)
+            while futures and not ended.wait(LOOK_SECONDS):
+                pass
         finally:
             if not all(future.done() and not _failure(future) for future in futures):
                 cancel()
@@ -33,6 +38,20 @@ def run_jobs(jobs: Iterable[Callable[[], None]], threads: int, cancel: Callable[
     failures = [failure for future in futures if (failure := _failure(future))]
     for failure in sorted(failures, key=lambda error: isinstance(error, CancelledError)):
         raise failure
+
+
+class _Countdown:
+    """Sets an event once all jobs are done or one has failed."""
+
+    def __init__(self, left: int, ended: Event) -> None:
+        self._left, self._ended = left, ended
+        self._lock = Lock()
+
+    def count(self, future: Future[None]) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0 or _failure(future):
+                self._ended.set()
 
 
 def _failure(future: Future[None]) -> BaseException | None:

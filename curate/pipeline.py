@@ -78,6 +78,7 @@ class Plan:
     schema: pa.Schema
     decider: Decider | None
     folder: Path
+    overwrite: bool
     config: dict[str, Any]
 
 
@@ -141,6 +142,8 @@ def plan_scan(
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)
     schema = features_schema(source.schema, columns, measured)
+    if annotate and selection is None:
+        raise CurateError("--annotate: expected together with --keep or --drop-top")
     _check_annotate(annotate, schema, source.schema)
     return Plan(
         source=source,
@@ -152,6 +155,7 @@ def plan_scan(
         schema=schema,
         decider=bind(selection, _polars_schema(schema)) if selection is not None else None,
         folder=folder,
+        overwrite=overwrite,
         config={
             "corpora": [redacted(corpus) for corpus in corpora],
             "columns": asdict(columns),
@@ -169,7 +173,7 @@ def run_scan(plan: Plan, running: Running) -> Report:
     began = time.monotonic()
     record = _record(plan)
     with output.writing(plan.folder):
-        output.prepare(plan.folder)
+        output.prepare(plan.folder, overwrite=plan.overwrite)
         manifest.write(plan.folder, record)
         _measure(plan, running)
         if plan.decider is None:
@@ -210,7 +214,7 @@ def run_select(
         "data": None,
     }
     with output.writing(folder):
-        output.prepare(folder)
+        output.prepare(folder, overwrite=overwrite)
         manifest.write(folder, record)
         return _select(decider, source, scan_folder, folder, record, began, running)
 
@@ -269,6 +273,10 @@ def _select(
         )
         plan = plan_shards(source.footers, kept_rows, running.shard_bytes)
         record["data"] = emission.run(plan, running.threads)
+    if decider.strata is not None:
+        dropped = int(decider.strata["dropped"].sum())
+        if dropped != cut.rejected.get("drop_top", 0):
+            raise CurateError(f"{folder}: {dropped:,} rows are above their thresholds, not dropped")
     if emission.rows != cut.kept:
         raise CurateError(f"{folder}: {cut.kept:,} rows kept but {emission.rows:,} written")
     return _finish(folder, record, began, cut.rows, cut, decider.strata)

@@ -9,8 +9,8 @@ null are kept, and counted; they are not among the stratum's rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from curate.tally import Tally
 CHUNK_ROWS = 1 << 18
 """Rows decided at once: large enough for polars to be fast, small enough for any corpus."""
 
-EVERYTHING = "rows of"
-"""The key of the one stratum there is without `within`; no feature has such a name."""
+EVERYTHING = "stratum"
+"""The key of the one stratum there is without `within`."""
 
 STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
 """Columns that `Decider.strata` has beside those of `within`."""
@@ -60,23 +60,27 @@ class Selection:
             return
         if self.rank_by is None:
             raise SelectionError("--drop-top: expected --rank-by FEATURE with it")
-        share = self.share
-        if not 0 < share < 1:
-            raise SelectionError(
-                f"--drop-top: expected a share between 0 and 1, found {self.drop_top!r}"
-            )
-        if share.denominator > 10**9:
+        digits = self._decimal
+        if not 0 < digits < 1:
+            found = repr(self.drop_top)
+            raise SelectionError(f"--drop-top: expected a share between 0 and 1, found {found}")
+        if -int(digits.as_tuple().exponent) > 9:
             raise SelectionError(f"--drop-top: expected at most 9 decimals, found {self.drop_top}")
+
+    @property
+    def _decimal(self) -> Decimal:
+        try:
+            digits = Decimal(self.drop_top or "")
+        except InvalidOperation:
+            digits = Decimal("NaN")
+        if not digits.is_finite():
+            raise SelectionError(f"--drop-top: expected a number, found {self.drop_top!r}")
+        return digits
 
     @property
     def share(self) -> Fraction:
         """`drop_top` as an exact fraction."""
-        try:
-            return Fraction("0" if self.drop_top is None else self.drop_top)
-        except (ValueError, ZeroDivisionError):
-            raise SelectionError(
-                f"--drop-top: expected a number, found {self.drop_top!r}"
-            ) from None
+        return Fraction(self._decimal)
 
     def as_dict(self) -> dict[str, Any]:
         """The rule as JSON would hold it."""
@@ -103,44 +107,46 @@ class Decider:
         """The columns that a feature's value in double precision is taken from."""
         return EXACT_NEEDS.get(feature, (feature,))
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """An expression may be sound and still fail on a value, as a cast does."""
+    def facts(self, chunk: pl.DataFrame) -> pl.DataFrame:
+        """
+        What a decision needs of each row, under names of its own, as features may have any.
+
+        `keep` (bool or null), and with `drop_top` `rank` and the stratum's keys `key0`, `key1`, ...
+        """
+        columns = [pl.int_range(pl.len()).alias("row")]  # so that a constant is one for every row
+        keep = pl.lit(True) if self.expression is None else self.expression
+        if self.selection.drop_top is not None:
+            rank = pl.col(self.selection.rank_by or "").cast(pl.Float64).fill_nan(None)
+            strata = [pl.col(name) for name in self.selection.within] or [pl.lit("all")]
+            columns.append(rank.alias("rank"))
+            columns += [key.alias(f"key{n}") for n, key in enumerate(strata)]
         try:
-            yield
-        except pl.exceptions.PolarsError as error:
+            return exact(chunk).select(*columns, keep=keep)
+        except pl.exceptions.PolarsError as error:  # sound, but failing on a value, as a cast may
             line = str(error).splitlines()[0]
             raise SelectionError(f"--keep {self.selection.keep!r}: {line}") from None
 
-    def left(self, chunk: pl.DataFrame) -> pl.DataFrame:
-        """The rows of a chunk, in double precision, that `keep` leaves."""
-        if self.expression is None:
-            return exact(chunk)
-        with self._explained():
-            return exact(chunk).filter(self.expression)
-
     def decide(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """`kept` (bool) and `reason` (string, null if kept) of each row, in order."""
-        chunk = exact(chunk)
+        facts = self.facts(chunk)
         reason = pl.lit(None, pl.String)
         if self.strata is not None:
-            above = _rank(self.selection) > pl.col("_threshold")
-            reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
-            keys = _key_names(self.selection)
-            chunk = chunk.with_columns(_keys(self.selection)).join(
-                self.strata.select(*keys, _threshold="threshold"),
+            keys = _keys(self.selection)
+            named = dict(zip(self.strata.columns, keys, strict=False))
+            facts = facts.join(
+                self.strata.rename(named).select(*keys, "threshold"),
                 on=keys,
                 how="left",
                 nulls_equal=True,
                 maintain_order="left",
             )
-        if self.expression is not None:
-            kept = self.expression
-            reason = pl.when(kept).then(reason).otherwise(pl.lit("keep"))
-            reason = pl.when(kept.is_null()).then(pl.lit("keep_null")).otherwise(reason)
-        with self._explained():
-            decided = chunk.with_columns(_reason=reason)  # a constant, too, for every row
-        return decided.select(kept=pl.col("_reason").is_null(), reason="_reason")
+            above = pl.col("rank") > pl.col("threshold")
+            reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
+        reason = pl.when(pl.col("keep")).then(reason).otherwise(pl.lit("keep"))
+        reason = pl.when(pl.col("keep").is_null()).then(pl.lit("keep_null")).otherwise(reason)
+        return facts.select(reason=reason).select(
+            pl.col("reason").is_null().alias("kept"), "reason"
+        )
 
 
 def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
@@ -159,7 +165,7 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
         if not schema[selection.rank_by].is_numeric():
             found = schema[selection.rank_by]
             raise SelectionError(f"--rank-by: `{selection.rank_by}` is not a number, found {found}")
-        for name in set(selection.within) & (STRATUM_NUMBERS | {"_value", "_rows", "_above"}):
+        for name in set(selection.within) & STRATUM_NUMBERS:
             raise SelectionError(f"--within: a column called `{name}` cannot be told from a count")
         columns = [*columns, selection.rank_by, *selection.within]
     needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
@@ -198,48 +204,44 @@ def exact(chunk: pl.DataFrame) -> pl.DataFrame:
     return chunk.with_columns(held)
 
 
-def _rank(selection: Selection) -> pl.Expr:
-    """The value to rank by; a NaN is no value."""
-    return pl.col(selection.rank_by or "").cast(pl.Float64).fill_nan(None)
-
-
-def _key_names(selection: Selection) -> list[str]:
-    return list(selection.within) or [EVERYTHING]
-
-
-def _keys(selection: Selection) -> list[pl.Expr]:
-    return [pl.col(name) for name in selection.within] or [pl.lit("all").alias(EVERYTHING)]
+def _keys(selection: Selection) -> list[str]:
+    return [f"key{n}" for n in range(max(1, len(selection.within)))]
 
 
 def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
-    """The thresholds of `drop_top`: one row for each stratum that has a value."""
-    selection, keys = decider.selection, _key_names(decider.selection)
-    tally = Tally([*keys, "_value"])
+    """The thresholds of `drop_top`: one row for each stratum that `keep` leaves rows of."""
+    keys = _keys(decider.selection)
+    tally = Tally([*keys, "value"])
     for chunk in chunks(files, decider.columns):
-        values = decider.left(chunk).select(*_keys(selection), _value=_rank(selection))
-        tally.add(values.with_columns(_rows=pl.lit(1, pl.Int64)))
-    empty = dict.fromkeys(keys, pl.Null()) | {"_value": pl.Float64(), "_rows": pl.Int64()}
-    return _thresholds(tally.sums(empty), keys, selection.share)
+        left = decider.facts(chunk).filter(pl.col("keep"))
+        tally.add(left.select(*keys, value="rank", count=pl.lit(1, pl.Int64)))
+    empty = dict.fromkeys(keys, pl.Null()) | {"value": pl.Float64(), "count": pl.Int64()}
+    named = dict(zip(keys, decider.selection.within or (EVERYTHING,), strict=True))
+    return _thresholds(tally.sums(empty), keys, decider.selection.share).rename(named)
 
 
 def _thresholds(counted: pl.DataFrame, keys: list[str], share: Fraction) -> pl.DataFrame:
     """From the count of each value in each stratum to the cut."""
-    value, count = pl.col("_value"), pl.col("_rows")
-    allowed, above = pl.col("allowed"), pl.col("_above")
+    value, count = pl.col("value"), pl.col("count")
+    allowed, above = pl.col("allowed"), pl.col("above")
     nulls = counted.group_by(keys).agg(null_ranks=count.filter(value.is_null()).sum())
-    return (
-        counted.drop_nulls("_value")
-        .sort("_value", descending=True)
-        .with_columns(rows=count.sum().over(keys), _above=count.cum_sum().over(keys))
+    cut = (
+        counted.drop_nulls("value")
+        .sort("value", descending=True)
+        .with_columns(rows=count.sum().over(keys), above=count.cum_sum().over(keys))
         .with_columns(allowed=pl.col("rows") * share.numerator // share.denominator)
         .group_by(keys)
         .agg(
             rows=pl.col("rows").first(),
             allowed=allowed.first(),
-            dropped=above.filter(above <= allowed).max().fill_null(0),
+            dropped=above.filter(above <= allowed).max(),
             threshold=value.filter(above > allowed).max(),
         )
-        .join(nulls, on=keys, how="left", nulls_equal=True)
+    )
+    numbers = pl.col("rows", "allowed", "dropped").fill_null(0)
+    return (
+        nulls.join(cut, on=keys, how="left", nulls_equal=True)
+        .select(*keys, numbers, "threshold", "null_ranks")
         .with_columns(shortfall=allowed - pl.col("dropped"))
         .sort(keys)
     )

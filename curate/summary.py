@@ -8,6 +8,7 @@ problems.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import polars as pl
 
@@ -85,7 +86,7 @@ class Between:
         mean_square = float(groups["total"].sum()) ** 2 / n
         between = float((groups["total"] ** 2 / groups["n"]).sum()) - mean_square
         total = self._sum_squares - mean_square
-        if total <= 1e-12 * self._sum_squares:
+        if not isfinite(total) or total <= 1e-12 * self._sum_squares:
             return None
         typical = (n - float((groups["n"] ** 2).sum()) / n) / (k - 1)
         mean_between, mean_within = between / (k - 1), max(total - between, 0.0) / (n - k)

@@ -83,7 +83,9 @@ def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int
         for position in chunk.filter(same)["row"]
     ]
     if not found:
-        raise CurateError(f"{row}: no row has this id; a row is an id or SHARD:ROW")
+        raise CurateError(
+            f"{row}: no row has this id; a row is an id or SHARD:ROW, as {names[0]}:0"
+        )
     if len(found) > 1:
         listed = ", ".join(f"{names[shard]}:{position}" for shard, position in found[:5])
         raise CurateError(f"{row}: {len(found):,} rows have this id, among them {listed}")
@@ -154,7 +156,7 @@ def _decision(found: Found) -> list[str]:
     rule, reason = found.record["selection"]["rule"], found.decision["reason"]
     if reason == "drop_top":
         stratum = _stratum(found, rule["within"])
-        value = _exact_value(found.features, rule["rank_by"])
+        value = _exact(found.features, rule["rank_by"])
         where = ", ".join(f"{c} = {found.features[c]}" for c in rule["within"])
         among = f"{stratum['rows']:,} rows" + printable(f" where {where}" if where else "")
         return [
@@ -163,7 +165,7 @@ def _decision(found: Found) -> list[str]:
             f"(--drop-top {rule['drop_top']}, {stratum['dropped']:,} dropped)"
         ]
     looked_at = dict.fromkeys(roots(rule["keep"]))
-    values = ", ".join(f"{name} = {found.features[name]}" for name in looked_at)
+    values = ", ".join(f"{name} = {_exact(found.features, name)}" for name in looked_at)
     verb = "is null" if reason == "keep_null" else "is not true"
     return [printable(f"rejected: {reason}, --keep {rule['keep']!r} {verb} where {values}")]
 
@@ -175,10 +177,13 @@ def _stratum(found: Found, within: list[str]) -> dict[str, Any]:
     return strata.row(0, named=True)
 
 
-def _exact_value(features: dict[str, Any], name: str) -> float:
-    if name == "branch_frac":
-        return float(features["branch_steps"] / features["steps"])
-    return float(features[name])
+def _exact(features: dict[str, Any], name: str) -> Any:
+    """A feature as the selection saw it, see `selection.EXACT`."""
+    if name == "branch_frac" and features["steps"]:
+        return features["branch_steps"] / features["steps"]
+    if name == "first_branch" and features[name] is not None:
+        return round(features[name] * features["steps"]) / features["steps"]
+    return features[name]
 
 
 def _steps(found: Found, num_categories: int) -> list[Text]:

@@ -145,11 +145,17 @@ def test_null_and_empty_traces_have_no_steps(place):
     ("row", "message"),
     [
         ("twice", "twice: 2 rows have this id, among them a.parquet:2, sub/b:c.parquet:0"),
-        ("nine", "nine: no row has this id; a row is an id or SHARD:ROW"),
-        ("", ": no row has this id; a row is an id or SHARD:ROW"),
-        ("a.parquet", "a.parquet: no row has this id; a row is an id or SHARD:ROW"),
-        ("a.parquet:-1", "a.parquet:-1: no row has this id; a row is an id or SHARD:ROW"),
-        ("gone.parquet:0", "gone.parquet:0: no row has this id; a row is an id or SHARD:ROW"),
+        ("nine", "nine: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0"),
+        ("", ": no row has this id; a row is an id or SHARD:ROW, as a.parquet:0"),
+        ("a.parquet", "a.parquet: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0"),
+        (
+            "a.parquet:-1",
+            "a.parquet:-1: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0",
+        ),
+        (
+            "gone.parquet:0",
+            "gone.parquet:0: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0",
+        ),
         ("a.parquet:5", "a.parquet:5: shard a.parquet has 5 rows, counted from 0"),
         (
             "sub/b:c.parquet:2",

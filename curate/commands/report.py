@@ -100,7 +100,7 @@ def _strata(strata: pl.DataFrame) -> str:
     rows = [(*map(printable, keys), "rows", "dropped", "highest kept", "short of the share by")]
     for row in ordered.head(SHOWN).iter_rows(named=True):
         named = [_value(row[key]) for key in keys]
-        threshold = "all" if row["threshold"] is None else f"{row['threshold']:.6g}"
+        threshold = "" if row["threshold"] is None else f"{row['threshold']:.6g}"
         numbers = (f"{row['rows']:,}", f"{row['dropped']:,}", threshold, f"{row['shortfall']:,}")
         rows.append((*named, *numbers))
     nulls, short = int(strata["null_ranks"].sum()), int(strata["shortfall"].sum())
