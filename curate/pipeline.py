@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import card, manifest, output
-from curate.corpus import Shard, find_corpus, redacted, reopen
+from curate.corpus import Shard, redacted
 from curate.deciding import KeptRows, decide_all, sidecar_files
 from curate.emit import Emission, Extra, plan_shards
-from curate.errors import CurateError, OutputError, ShardError
+from curate.errors import CurateError, OutputError
 from curate.features import Measurer, measured_fields, parse_delimiter
-from curate.footers import Footer, read_footers
 from curate.lexicon import Lexicon, load
-from curate.measuring import Columns, Measuring, features_schema, limited
+from curate.measuring import Columns, Measuring, features_schema
 from curate.progress import Progress, unwatched
 from curate.selection import Decider, Selection, bind, with_thresholds
+from curate.source import Source, open_source, reopen_source
 from curate.summary import Cut, new_cut
 from curate.wholefile import whole_file
 
@@ -36,33 +36,6 @@ SHARD_BYTES = 512_000_000
 """Uncompressed bytes of an output shard unless asked otherwise."""
 
 Watch = Callable[[str, int], AbstractContextManager[Progress]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A corpus opened and checked: the shards that hold rows to take, and how many of each."""
-
-    shards: tuple[Shard, ...]
-    footers: tuple[Footer, ...]
-    rows: tuple[int, ...]
-    schema: pa.Schema
-    other_files: int
-
-    @property
-    def trace_bytes(self) -> int:
-        """Uncompressed bytes of the trace column, of the rows to take."""
-        return self._share_of("trace_bytes")
-
-    @property
-    def all_bytes(self) -> int:
-        """Uncompressed bytes of all columns, of the rows to take."""
-        return self._share_of("all_bytes")
-
-    def _share_of(self, size: str) -> int:
-        return sum(
-            sum(getattr(group, size) for group in footer.row_groups) * taken // max(1, footer.rows)
-            for footer, taken in zip(self.footers, self.rows, strict=True)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +109,7 @@ def plan_scan(
     output.check(folder, overwrite=overwrite, emits=selection is not None)
     loaded = load(lexicon)
     parse_delimiter(delimiter)
-    source = _open_source(
+    source = open_source(
         corpora, columns, split=split, limit=limit, whole_rows=selection is not None
     )
     _check_apart(folder, source.shards)
@@ -203,7 +176,7 @@ def run_select(
     output.check(folder, overwrite=overwrite, emits=True)
     schema = pq.read_schema(files[0])
     decider = bind(selection, _polars_schema(schema))
-    source = _reopen_source(scan_record)
+    source = reopen_source(scan_record)
     _check_apart(folder, source.shards)
     _check_annotate(running.annotate, schema, source.schema)
     record = scan_record | {
@@ -307,45 +280,6 @@ def _finish(
         out=str(folder),
         cut=cut,
         strata=strata,
-    )
-
-
-def _open_source(
-    corpora: Sequence[str],
-    columns: Columns,
-    *,
-    split: str | None,
-    limit: int | None,
-    whole_rows: bool,
-) -> Source:
-    corpus = find_corpus(corpora, split=split)
-    footers = read_footers(
-        corpus.shards, columns.trace, columns.beside_trace(), whole_rows=whole_rows
-    )
-    rows = limited(footers.each, limit)
-    # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
-    last = max((n for n, taken in enumerate(rows) if taken), default=-1) + 1
-    count = len(rows) if limit is None else max(1, last)
-    return Source(
-        shards=corpus.shards[:count],
-        footers=footers.each[:count],
-        rows=tuple(rows[:count]),
-        schema=footers.schema,
-        other_files=corpus.other_files,
-    )
-
-
-def _reopen_source(record: manifest.Manifest) -> Source:
-    """The corpus of a scan, unless it changed since."""
-    columns = Columns(**record["config"]["columns"])
-    shards = tuple(reopen(r["name"], r["path"]) for r in record["shards"])
-    footers = read_footers(shards, columns.trace, columns.beside_trace(), whole_rows=True)
-    for old, shard, footer in zip(record["shards"], shards, footers.each, strict=True):
-        if (old["size"], old["footer_sha256"]) != (shard.size, footer.digest):
-            raise ShardError(f"{shard.path}: changed since the scan; scan it again")
-    rows = tuple(limited(footers.each, record["config"]["limit"]))
-    return Source(
-        shards=shards, footers=footers.each, rows=rows, schema=footers.schema, other_files=0
     )
 
 
