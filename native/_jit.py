@@ -50,7 +50,7 @@ def kernel(function: Kernel) -> Kernel:
     No signatures: eager ones cost a second at import. Callers hold to one set of dtypes and to
     read-only inputs instead, so that each kernel is compiled once. Without Numba's runtime
     (`_nrt`) a kernel cannot allocate, nor does it count references to the arrays it hands to its
-    parts: 0.22 against 0.37 GB/s for `scalar.measure_traces`, and half the time to compile.
+    parts: an earlier scalar kernel went from 0.22 to 0.37 GB/s, and compiled in half the time.
     """
     return _compiled(function, forceinline=False)
 
@@ -60,7 +60,7 @@ def part(function: Kernel) -> Kernel:
     A part of a kernel, with a name of its own at no cost: it is always inlined.
 
     Left to itself, LLVM calls the larger ones, and a call copies every field of every array of a
-    `Tables`: 0.43 against 2.0 GB/s for `vector.measure_traces`.
+    `Tables`: `vector.measure_traces` went from 0.43 to 2.0 GB/s.
     """
     return _compiled(function, forceinline=True)
 
