@@ -1,12 +1,36 @@
 """What begins here? The exact question, which kernels ask of the few places that may match."""
 
 import numpy as np
+from numba import literal_unroll
 
 from ._jit import part
-from .simd import load64
-from .tables import BUCKETS, CASE, HASH_MULTIPLIER, HEAD, WORD
+from .simd import highest_one, load64
+from .tables import (
+    AT_START,
+    BUCKET_BITS,
+    BUCKETS,
+    CASE,
+    CASES,
+    CATEGORY,
+    HASH_HIGH,
+    HASH_LOW,
+    HEAD,
+    HEADS,
+    KEYS,
+    MASKS,
+    SIZE,
+    WORD,
+)
 
 FOLD = 0x2020202020202020
+
+NUMBERS = tuple(range(len(KEYS)))
+
+LOW, HIGH = (
+    tuple(np.uint64((1 << 8 * min(max(size - skipped, 0), 8)) - 1) for size in KEYS)
+    for skipped in (0, 8)
+)
+"""The bits of each key, of the first eight bytes and of the next."""
 
 
 @part
@@ -15,13 +39,50 @@ def head_at(data, place, stop):
     if place + HEAD <= stop:
         return load64(data, place), load64(data, place + 8)
     low, high = np.uint64(0), np.uint64(0)
-    for n in range(stop - place):
-        byte = np.uint64(data[place + n]) << np.uint64(8 * (n & 7))
-        if n < 8:
-            low |= byte
-        else:
-            high |= byte
+    for n in range(stop - 1, place - 1, -1):
+        high = high << np.uint64(8) | low >> np.uint64(56)
+        low = low << np.uint64(8) | np.uint64(data[n])
     return low, high
+
+
+@part
+def bucket_at(low, high, number):
+    """The bucket that 16 bytes fall in by one of KEYS; as `tables.bucket_of`."""
+    low = (low | np.uint64(FOLD)) & LOW[number]
+    high = (high | np.uint64(FOLD)) & HIGH[number]
+    mixed = low * np.uint64(HASH_LOW) + high * np.uint64(HASH_HIGH)
+    return np.uint64(number * BUCKETS) + (mixed >> np.uint64(64 - BUCKET_BITS))
+
+
+@part
+def likely(low, high, passes):
+    """
+    The keys that some phrase has in common with these 16 bytes, as bits; a few too many.
+
+    From bit 8 on the bucket of the longest, as there is seldom another.
+    """
+    keys, longest = np.uint64(0), np.uint64(0)
+    for number in literal_unroll(NUMBERS):
+        bucket = bucket_at(low, high, number)
+        found = np.uint64(passes[bucket])
+        keys |= found
+        longest = bucket if found else longest
+    return keys | longest << np.uint64(8)
+
+
+@part
+def next_bucket(low, high, keys):
+    """The keys without the longest, and the bucket of the longest that is left."""
+    keys &= np.uint64(0xFF)
+    keys ^= np.uint64(1) << np.uint64(highest_one(keys))
+    return keys | bucket_at(low, high, highest_one(keys)) << np.uint64(8) if keys else keys
+
+
+@part
+def rows_of(tables, bucket):
+    """The patterns of a bucket. Unsigned, as Numba asks of any other index if it is negative."""
+    buckets = tables.buckets
+    return range(np.uint64(buckets[bucket]), np.uint64(buckets[bucket + np.uint64(1)]))
 
 
 @part
@@ -37,56 +98,48 @@ def same_tail(data, begin, end, letters, tail):
 
 
 @part
-def match_bucket(data, place, stop, first, tables, bucket, low, high, seen, ends):
-    """Add the categories that a bucket's patterns match to `seen`, their longest ends to `ends`."""
-    heads, cases, masks = tables.heads, tables.cases, tables.masks
-    for pattern in range(tables.buckets[bucket], tables.buckets[bucket + 1]):
-        if (low | cases[pattern, 0]) & masks[pattern, 0] != heads[pattern, 0]:
-            continue
-        if (high | cases[pattern, 1]) & masks[pattern, 1] != heads[pattern, 1]:
-            continue
-        end = place + tables.sizes[pattern]
-        if end > stop or (tables.at_start[pattern] and place != first):
-            continue
-        if end < stop and tables.kind[data[end - 1]] & tables.kind[data[end]] & WORD:
-            continue
-        tail = tables.tails[pattern]
-        if end > place + HEAD and not same_tail(data, place + HEAD, end, tables.letters, tail):
-            continue
-        accept = np.int64(tables.accepts[pattern])
-        for category in range(tables.num_categories):
-            if accept >> category & 1 and (not seen >> category & 1 or end > ends[category]):
-                ends[category] = end
-        seen |= accept
-    return seen
-
-
-@part
-def match_at(data, place, stop, first, tables, free, ends):
+def match_end(data, place, stop, first, low, high, tables, row):
     """
-    The categories that match at `place` and do not overlap their last match, as bits.
+    Where a pattern's match at `place` ends, 0 if it does not match; `low`, `high` as `head_at`.
 
     The place is not inside a word, or its byte is none of a word. `stop` ends the step, or lies
     behind it where no phrase can reach beyond the step; `first` is the step's first byte that is
-    not blank; `free[c]` the end of the last match of category c, moved on for each bit returned;
-    `ends` is scratch.
+    not blank. Free of branches but for the rare long phrase, as which phrase it is is a surprise.
+    """
+    rows = tables.patterns
+    differs = ((low | rows[row, CASES]) & rows[row, MASKS]) ^ rows[row, HEADS]
+    differs |= ((high | rows[row, CASES + 1]) & rows[row, MASKS + 1]) ^ rows[row, HEADS + 1]
+    size = np.int64(rows[row, SIZE] & np.uint64(0xFFFFFFFF))
+    end = place + size
+    behind = min(end, stop - 1)
+    before = max(behind - 1, place)
+    word = tables.kind[data[np.uint64(behind)]] & tables.kind[data[np.uint64(before)]] & WORD
+    matches = (differs == 0) & (end <= stop) & ((word == 0) | (end == stop))
+    matches &= (rows[row, AT_START] == 0) | (place == first)
+    if matches & (size > HEAD):
+        tail = np.int64(rows[row, SIZE] >> np.uint64(32))
+        matches = same_tail(data, place + HEAD, end, tables.letters, tail)
+    return end if matches else 0
+
+
+@part
+def matches_at(data, place, stop, first, tables, free):
+    """
+    The categories that match at `place` and do not overlap their last match, as bits.
+
+    Arguments as of `match_end`; `free[c]` is the end of the last match of category c, moved on for
+    each bit returned. Longer phrases are tried first, so that the first to match is the longest.
     """
     low, high = head_at(data, place, stop)
-    folded = low | np.uint64(FOLD)
-    long = np.int64(folded * np.uint64(HASH_MULTIPLIER) >> np.uint64(48))
-    short = np.int64((folded & np.uint64(0xFFFFFF)) * np.uint64(HASH_MULTIPLIER) >> np.uint64(48))
-    short += BUCKETS
-    passes = tables.filter
-    seen = 0
-    if passes[long >> 3] >> (long & 7) & 1:
-        seen = match_bucket(data, place, stop, first, tables, long, low, high, seen, ends)
-    if passes[short >> 3] >> (short & 7) & 1:
-        seen = match_bucket(data, place, stop, first, tables, short, low, high, seen, ends)
-    if seen == 0:
-        return 0
     matched = 0
-    for category in range(tables.num_categories):
-        if seen >> category & 1 and place >= free[category]:
-            free[category] = ends[category]
-            matched |= 1 << category
+    keys = likely(low, high, tables.filter)
+    while keys:
+        bucket = keys >> np.uint64(8)
+        for row in rows_of(tables, bucket):
+            end = match_end(data, place, stop, first, low, high, tables, row)
+            category = np.int64(tables.patterns[row, CATEGORY])
+            if end and place >= free[category]:
+                free[category] = end
+                matched |= 1 << category
+        keys = next_bucket(low, high, keys)
     return matched

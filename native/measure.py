@@ -65,18 +65,21 @@ def measure(
     markers = np.empty((num_traces, tables.num_categories), np.int32)
     category_steps = np.empty_like(markers)
     mode, literal = _delimiter(delimiter)
-    scratch = np.empty((3, tables.num_categories), np.int64)
-    padded = np.empty(vector.READ, np.uint8)
+    scratch = np.empty((2, tables.num_categories), np.int64)
+    first_steps = np.empty(num_traces + 1, np.int64)
+    chunk = vector.new_chunk()
 
     def run(capacity: int) -> tuple[int, np.ndarray, np.ndarray]:
         spans = np.empty((capacity, 2), np.int64)
         step_markers = np.empty((capacity, tables.num_categories), np.int32)
-        outputs = (trace_counts, markers, category_steps, spans, step_markers, scratch)
+        outputs = (trace_counts, markers, category_steps, spans, step_markers)
         if kernel == "vector" and mode != LITERAL and tables.plain:
             single = mode == LINE
-            total = vector.measure_traces(data, offsets, tables, single, *outputs, padded)
+            total = vector.measure_traces(
+                data, offsets, tables, single, *outputs, first_steps, scratch, chunk
+            )
         else:
-            total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs)
+            total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs, scratch)
         return total, spans, step_markers
 
     wanted = want_steps or want_unique
@@ -107,7 +110,7 @@ def measure(
 def find_markers(data: np.ndarray, start: int, end: int, tables: Tables) -> np.ndarray:
     """The markers of the step `data[start:end]`: int64[n, 3] of start, end and category."""
     places = np.empty((64, 3), np.int64)
-    scratch = np.empty((3, tables.num_categories), np.int64)
+    scratch = np.empty((1, tables.num_categories), np.int64)
     total = scalar.locate_markers(data, start, end, tables, places, scratch)
     if total > len(places):
         places = np.empty((total, 3), np.int64)

@@ -15,7 +15,8 @@ touched twice, the second time in the cache. Specification: `reference.py`.
 """
 
 from ._jit import kernel, part
-from .matching import match_at
+from .matching import matches_at
+from .simd import lowest_one
 from .tables import BLANK, STARTS, WORD
 
 BLANK_LINE, LINE, LITERAL = 0, 1, 2
@@ -86,7 +87,7 @@ def first_not_blank(data, start, kind):
 
 
 @part
-def mark_step(data, start, stop, tables, free, ends, counts):
+def mark_step(data, start, stop, tables, free, counts):
     """
     Count the markers of one step into `counts` (int32[num_categories], added to).
 
@@ -102,11 +103,11 @@ def mark_step(data, start, stop, tables, free, ends, counts):
         before = now
         if not begins:
             continue
-        matched = match_at(data, place, stop, first, tables, free, ends)
-        if matched:
-            held |= matched
-            for category in range(tables.num_categories):
-                counts[category] += matched >> category & 1
+        matched = matches_at(data, place, stop, first, tables, free)
+        held |= matched
+        while matched:
+            counts[lowest_one(matched)] += 1
+            matched &= matched - 1
     return held
 
 
@@ -167,7 +168,7 @@ def measure_traces(
     Specification: `reference.measure`.
     """
     num_categories = tables.num_categories
-    free, ends, counts = scratch[0], scratch[1], scratch[2]
+    free, counts = scratch[0], scratch[1]
     scratch[:] = 0
     total = 0
     for trace in range(offsets.size - 1):
@@ -184,7 +185,7 @@ def measure_traces(
                 start, end, pos = step_of_lines(data, pos, stop, tables.kind, delimiter == LINE)
             if start < 0:
                 break
-            held = mark_step(data, start, end, tables, free, ends, counts)
+            held = mark_step(data, start, end, tables, free, counts)
             if total < spans.shape[0]:
                 spans[total, 0] = start - begin
                 spans[total, 1] = end - begin
@@ -218,19 +219,20 @@ def locate_markers(data, start, stop, tables, places, scratch):
 
     Returns how many there are, in order of place; those beyond the capacity are not written.
     """
-    free, ends = scratch[0], scratch[1]
+    free = scratch[0]
     scratch[:] = 0
     first = first_not_blank(data, start, tables.kind)
     total = 0
     for i in range(start, stop):
         if i > start and tables.kind[data[i]] & tables.kind[data[i - 1]] & WORD:
             continue
-        matched = match_at(data, i, stop, first, tables, free, ends)
-        for category in range(tables.num_categories):
-            if matched >> category & 1:
-                if total < places.shape[0]:
-                    places[total, 0] = i
-                    places[total, 1] = free[category]
-                    places[total, 2] = category
-                total += 1
+        matched = matches_at(data, i, stop, first, tables, free)
+        while matched:
+            category = lowest_one(matched)
+            matched &= matched - 1
+            if total < places.shape[0]:
+                places[total, 0] = i
+                places[total, 1] = free[category]
+                places[total, 2] = category
+            total += 1
     return total

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .tables import CASE, FINGERPRINT, SETS
+from .tables import FINGERPRINT, SETS
 
 BLOCK = 64
 """Bytes that `block_masks` looks at; it reads `FINGERPRINT - 1` more."""
@@ -71,6 +71,21 @@ def load64(typingctx, data, index):
 
 
 @intrinsic
+def prefetch(typingctx, data, index):
+    """Ask for the cache line of `data[index]`, which need not exist."""
+
+    def generate(context, builder, signature, args):
+        address = _pointer(context, builder, signature.args[0], *args)
+        small = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, small, small, small])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, small(0), small(3), small(1)])
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64), generate
+
+
+@intrinsic
 def count_ones(typingctx, value):
     """Set bits of a uint64."""
 
@@ -82,10 +97,21 @@ def count_ones(typingctx, value):
 
 @intrinsic
 def lowest_one(typingctx, value):
-    """Place of the lowest set bit of a uint64 that is not 0."""
+    """Place of the lowest set bit of a uint64, 64 if it is 0."""
 
     def generate(context, builder, signature, args):
-        return builder.cttz(args[0], ir.IntType(1)(1))
+        return builder.cttz(args[0], ir.IntType(1)(0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def highest_one(typingctx, value):
+    """Place of the highest set bit of a uint64 that is not 0."""
+
+    def generate(context, builder, signature, args):
+        zeros = builder.ctlz(args[0], ir.IntType(1)(1))
+        return builder.sub(ir.Constant(LONG, 63), zeros)
 
     return types.int64(types.uint64), generate
 
@@ -102,7 +128,7 @@ def block_masks(typingctx, data, index, shuffles):
         zero = ir.Constant(LONG, 0)
         tables = _pointer(context, builder, signature.args[2], args[2], zero)
         masks = [zero] * 4
-        rows = [_row(builder, tables, n) for n in range(2 + 2 * FINGERPRINT * SETS)]
+        rows = [_row(builder, tables, n) for n in range(2 + FINGERPRINT * SETS)]
         for offset in range(0, BLOCK, WIDTH):
             piece = builder.gep(address, [ir.Constant(LONG, offset)])
             for n, mask in enumerate(_piece_masks(builder, piece, rows)):
@@ -132,6 +158,7 @@ def _row(builder, tables, number):
     small = ir.VectorType(BYTE, 16)
     address = builder.gep(tables, [ir.Constant(LONG, 16 * number)])
     row = builder.load(builder.bitcast(address, small.as_pointer()), align=1)
+    row.set_metadata("invariant.load", builder.module.add_metadata([]))
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [n % 16 for n in range(WIDTH)])
     return builder.shuffle_vector(row, row, lanes)
 
@@ -147,17 +174,6 @@ def _shuffle(builder, table, index):
     return builder.call(function, [table, index])
 
 
-def _halves(builder, piece):
-    """The low and the high half of each byte."""
-    return builder.and_(piece, _splat(15)), builder.and_(builder.lshr(piece, _splat(4)), _splat(15))
-
-
-def _looked_up(builder, rows, halves):
-    """The AND of what two rows say of each byte's halves."""
-    low, high = (_shuffle(builder, row, half) for row, half in zip(rows, halves, strict=True))
-    return builder.and_(low, high)
-
-
 def _mask(builder, lanes):
     """One bit for each true lane."""
     return builder.bitcast(lanes, ir.IntType(WIDTH))
@@ -165,14 +181,15 @@ def _mask(builder, lanes):
 
 def _piece_masks(builder, address, rows):
     piece = _load(builder, address, 0)
-    classes = _looked_up(builder, rows[:2], _halves(builder, piece))
+    low = builder.and_(piece, _splat(15))
+    high = builder.and_(builder.lshr(piece, _splat(4)), _splat(15))
+    classes = builder.and_(_shuffle(builder, rows[0], low), _shuffle(builder, rows[1], high))
     found = [None] * SETS
     for place in range(FINGERPRINT):
-        folded = builder.or_(_load(builder, address, place), _splat(CASE))
-        halves = _halves(builder, folded)
+        if place > 0:
+            low = builder.and_(_load(builder, address, place), _splat(15))
         for number in range(SETS):
-            at = 2 + 2 * (place * SETS + number)
-            groups = _looked_up(builder, rows[at : at + 2], halves)
+            groups = _shuffle(builder, rows[2 + place * SETS + number], low)
             found[number] = groups if place == 0 else builder.and_(found[number], groups)
     begins = found[0]
     for groups in found[1:]:

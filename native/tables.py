@@ -3,14 +3,15 @@ A lexicon as the tables that every kernel reads.
 
 Three questions are asked of a place in the text, each far rarer than the one before:
 
-1. `shuffles`: may a phrase of one of sixteen groups begin here, by its first bytes? Only a vector
-   kernel asks, of 64 places at once.
-2. `filter`: does a phrase begin with these eight bytes, or a short one with these three? One bit
-   each, found by hashing them.
+1. `shuffles`: may a phrase of one of sixteen groups begin here, by the low halves of its first eight
+   bytes? Only a vector kernel asks, of 64 places at once.
+2. `filter`: does a phrase begin with these sixteen bytes, or twelve, eight or three, if it is
+   shorter? A byte for each, found by hashing them.
 3. The patterns of that bucket, compared one by one: 16 bytes at once, the rest byte by byte.
 
-The first two fold case by setting bit 0x20 of every byte, in the text and in the tables, so that
-they may pass too much but never too little; the third is exact.
+The case of a letter is its bit 0x20, which the first question does not look at and the second sets
+in every byte, in the text and in the tables: they may pass too much but never too little. The third
+is exact.
 """
 
 from collections.abc import Sequence
@@ -26,21 +27,30 @@ WORD, BLANK, STARTS = 1, 2, 4
 """Bits of `Tables.kind`."""
 
 CASE = 0x20
-HASH_MULTIPLIER = 0x9E3779B97F4A7C15
+HASH_LOW, HASH_HIGH = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 HEAD = 16
 """Bytes of a phrase that are compared at once, as two integers."""
 
-LONG = 8
-"""A phrase of so many bytes is found by all of them, a shorter one by three."""
+KEYS = (3, 8, 12, 16)
+"""A phrase is found by so many of its first bytes: the most that it has, three if it has fewer."""
 
-BUCKETS = 1 << 16
+BUCKET_BITS = 12
+BUCKETS = 1 << BUCKET_BITS
+"""For each length of key. Fewer would let more places pass by chance, more would leave the cache."""
 
 FINGERPRINT = 8
-"""Bytes of the first question. More of them cost shuffles and save places to look at: 1.9 GB/s with
-four, 2.0 with five, 2.1 with six, 2.3 with eight (default lexicon, one core with AVX-512)."""
+"""Bytes of the first question. More of them cost shuffles and save places to look at."""
 
 SETS = 2
 """Tables of eight groups each: one bit of a byte for a group."""
+
+SHARES = np.array(
+    [0.20, 0.06, 0.07, 0.08, 0.10, 0.11, 0.02, 0.03, 0.05, 0.07, 0.02, 0.01, 0.05, 0.03, 0.06, 0.05]
+)
+"""How often a byte of a trace has each low half, about; only how fast phrases are found rests on it."""
+
+HEADS, CASES, MASKS, SIZE, CATEGORY, AT_START = 0, 2, 4, 6, 7, 8
+"""Columns of `Tables.patterns`."""
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 WORD_BYTES = LETTERS + LETTERS.upper() + b"0123456789_"
@@ -56,26 +66,22 @@ class Tables(NamedTuple):
     kind : uint8[256]
         Bits of a byte: WORD (ASCII letter, digit, underscore), BLANK (0x09 to 0x0D, 0x20), STARTS
         (some phrase begins with it, in either case).
-    shuffles : uint8[(2 + 2 * FINGERPRINT * SETS) * 16]
-        Rows of 16, by the low and the high half of a byte in turns: its class (see `_classes`), and
-        for each byte of the fingerprint and each set the groups, as bits, that it may belong to.
-    filter : uint8[16384]
-        Bit h is set if bucket h is not empty; h is the `bucket_of` folded bytes.
-    buckets : int32[131073]
+    shuffles : uint8[(2 + FINGERPRINT * SETS) * 16]
+        Rows of 16. Two give a byte's class, by its low and by its high half (see `_classes`). Of the
+        rest, one for each byte of the fingerprint and each set, by its low half: the groups, as
+        bits, whose phrases may have such a byte there.
+    filter : uint8[len(KEYS) * BUCKETS]
+        0 if bucket h is empty, h being the `bucket_of` folded bytes, or else bit n for KEYS[n].
+    buckets : uint32[len(KEYS) * BUCKETS + 1]
         Bucket h holds the patterns `buckets[h]` to `buckets[h + 1]`.
-    heads, cases, masks : uint64[num_patterns, 2]
-        The first 16 bytes of a phrase in lower case, little-endian; bit 0x20 of its letters; and
-        all bits of the bytes that it has. Text t matches a head h where (t | case) & mask == h.
-    sizes : int32[num_patterns]
-        Bytes of a phrase.
-    tails : int32[num_patterns]
-        Where the bytes beyond the head stand in `letters`.
+    patterns : uint64[num_patterns, 9]
+        By bucket, and there the longest first. HEADS: the first 16 bytes of the phrase in lower case, as two
+        little-endian integers; CASES: bit 0x20 of its letters; MASKS: all bits of the bytes that it
+        has. Text t matches a head h where (t | case) & mask == h. SIZE: its bytes, and from bit 32
+        on where the bytes beyond the head stand in `letters`. CATEGORY. AT_START: 1 if it matches
+        only at the first byte of a step that is not blank.
     letters : uint8[any]
-        Those bytes, in lower case.
-    accepts : uint16[num_patterns]
-        The category of a pattern, as a bit.
-    at_start : bool[num_patterns]
-        Whether it matches only at the first byte of a step that is not blank.
+        The bytes beyond the heads, in lower case.
     num_categories : int
         1 to 16. Category 0 is `branch`.
     plain : bool
@@ -87,14 +93,8 @@ class Tables(NamedTuple):
     shuffles: np.ndarray
     filter: np.ndarray
     buckets: np.ndarray
-    heads: np.ndarray
-    cases: np.ndarray
-    masks: np.ndarray
-    sizes: np.ndarray
-    tails: np.ndarray
+    patterns: np.ndarray
     letters: np.ndarray
-    accepts: np.ndarray
-    at_start: np.ndarray
     num_categories: int
     plain: bool
 
@@ -113,20 +113,13 @@ def build_tables(patterns: Sequence[Pattern], num_categories: int) -> Tables:
     order, filter_bits, buckets = _buckets([phrase for _, phrase, _ in patterns])
     placed = [patterns[n] for n in order]
     phrases = [phrase for _, phrase, _ in placed]
-    beyond = [phrase[HEAD:] for phrase in phrases]
     tables = Tables(
         kind=_kinds(phrases),
         shuffles=_shuffles([phrase for _, phrase, _ in patterns]),
         filter=filter_bits,
         buckets=buckets,
-        heads=_halves([phrase[:HEAD] for phrase in phrases]),
-        cases=_halves([bytes(CASE * (b in LETTERS) for b in p[:HEAD]) for p in phrases]),
-        masks=_halves([b"\xff" * len(phrase[:HEAD]) for phrase in phrases]),
-        sizes=np.array([len(phrase) for phrase in phrases], np.int32),
-        tails=np.cumsum([0, *map(len, beyond)], dtype=np.int32)[:-1].copy(),
-        letters=np.frombuffer(b"".join(beyond) + b"\0", np.uint8).copy(),
-        accepts=np.array([1 << category for category, _, _ in placed], np.uint16),
-        at_start=np.array([at_start for _, _, at_start in placed], np.bool_),
+        patterns=_rows(placed),
+        letters=np.frombuffer(b"".join(phrase[HEAD:] for phrase in phrases) + b"\0", np.uint8).copy(),
         num_categories=num_categories,
         plain=not any(b"\n" in phrase or phrase[0] in BLANK_BYTES for phrase in phrases),
     )
@@ -135,14 +128,11 @@ def build_tables(patterns: Sequence[Pattern], num_categories: int) -> Tables:
     return tables
 
 
-def bucket_of(opening: bytes) -> int:
-    """
-    The bucket of the eight folded bytes that open a phrase, or of three, if it has fewer.
-
-    0 to 65535 for eight, 65536 to 131071 for three. The kernels compute the same.
-    """
-    key = int.from_bytes(opening, "little") * HASH_MULTIPLIER & 0xFFFFFFFFFFFFFFFF
-    return (key >> 48) + (BUCKETS if len(opening) < LONG else 0)
+def bucket_of(key: bytes) -> int:
+    """The bucket of the first bytes of a phrase, folded; the kernels compute the same."""
+    low, high = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+    mixed = (low * HASH_LOW + high * HASH_HIGH) & 0xFFFFFFFFFFFFFFFF
+    return KEYS.index(len(key)) * BUCKETS + (mixed * BUCKETS >> 64)
 
 
 def _kinds(phrases: Sequence[bytes]) -> np.ndarray:
@@ -154,6 +144,22 @@ def _kinds(phrases: Sequence[bytes]) -> np.ndarray:
     return kind
 
 
+def _rows(placed: Sequence[Pattern]) -> np.ndarray:
+    """`Tables.patterns`."""
+    phrases = [phrase for _, phrase, _ in placed]
+    rows = np.zeros((len(placed), 9), np.uint64)
+    rows[:, HEADS : HEADS + 2] = _halves([phrase[:HEAD] for phrase in phrases])
+    letters = [bytes(CASE * (b in LETTERS) for b in phrase[:HEAD]) for phrase in phrases]
+    rows[:, CASES : CASES + 2] = _halves(letters)
+    rows[:, MASKS : MASKS + 2] = _halves([b"\xff" * len(phrase[:HEAD]) for phrase in phrases])
+    tail = 0
+    for number, (category, phrase, at_start) in enumerate(placed):
+        rows[number, SIZE] = len(phrase) | tail << 32
+        rows[number, CATEGORY], rows[number, AT_START] = category, at_start
+        tail += len(phrase[HEAD:])
+    return rows
+
+
 def _halves(pieces: Sequence[bytes]) -> np.ndarray:
     """Pieces of up to 16 bytes, as two little-endian integers each."""
     padded = b"".join(piece.ljust(HEAD, b"\0") for piece in pieces)
@@ -162,15 +168,18 @@ def _halves(pieces: Sequence[bytes]) -> np.ndarray:
 
 def _buckets(phrases: Sequence[bytes]) -> tuple[list[int], np.ndarray, np.ndarray]:
     """The phrases in the order of their buckets (a short one stands in many), and the buckets."""
-    places = sorted({(bucket_of(o), n) for n, p in enumerate(phrases) for o in _openings(p)})
-    sizes = np.bincount([bucket for bucket, _ in places], minlength=2 * BUCKETS)
-    buckets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    return [n for _, n in places], np.packbits(sizes > 0, bitorder="little"), buckets
+    places = sorted(
+        {(bucket_of(o), -len(p), n) for n, p in enumerate(phrases) for o in _openings(p)}
+    )
+    sizes = np.bincount([bucket for bucket, _, _ in places], minlength=len(KEYS) * BUCKETS)
+    buckets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32)
+    passing = (np.repeat(1 << np.arange(len(KEYS)), BUCKETS) * (sizes > 0)).astype(np.uint8)
+    return [n for _, _, n in places], passing, buckets
 
 
 def _openings(phrase: bytes) -> Sequence[bytes]:
-    """The folded bytes that may open a match of a phrase: eight, or three if it is short."""
-    held = _places(phrase[:LONG], LONG if len(phrase) >= LONG else 3)
+    """The folded keys that a match of a phrase may begin with."""
+    held = _places(phrase, max((size for size in KEYS if size <= len(phrase)), default=KEYS[0]))
     return [bytes(opening) for opening in product(*({b | CASE for b in place} for place in held))]
 
 
@@ -184,18 +193,43 @@ def _places(phrase: bytes, count: int) -> list[set[int]]:
 
 
 def _shuffles(phrases: Sequence[bytes]) -> np.ndarray:
-    """Neighbours in the alphabet share a group, so that a group's bytes are few."""
     classes = np.zeros((2, 16), np.uint8)
     _classes(classes)
-    groups = np.zeros((FINGERPRINT, SETS, 2, 16), np.uint8)
-    distinct = sorted({phrase[:FINGERPRINT] for phrase in phrases})
-    for number, head in enumerate(distinct):
-        chosen, bit = divmod(number * 8 * SETS // len(distinct), 8)
-        for place, held in enumerate(_places(head, FINGERPRINT)):
-            for byte in {b | CASE for b in held}:
-                groups[place, chosen, 0, byte & 15] |= 1 << bit
-                groups[place, chosen, 1, byte >> 4] |= 1 << bit
-    return np.concatenate([classes.ravel(), groups.ravel()])
+    openings = sorted({phrase[:FINGERPRINT] for phrase in phrases})
+    held = np.zeros((len(openings), FINGERPRINT, 16), np.bool_)
+    for number, opening in enumerate(openings):
+        for place, bytes_there in enumerate(_places(opening, FINGERPRINT)):
+            held[number, place, [byte & 15 for byte in bytes_there]] = True
+    groups = _grouped(held, 8 * SETS)
+    bits = np.zeros((8 * SETS, FINGERPRINT, 16), np.bool_)
+    bits[: len(groups)] = groups
+    by_set = bits.reshape(SETS, 8, FINGERPRINT, 16).transpose(2, 0, 3, 1)
+    rows = np.packbits(by_set, axis=-1, bitorder="little")
+    return np.concatenate([classes.ravel(), rows.ravel()])
+
+
+def _grouped(held: np.ndarray, most: int) -> np.ndarray:
+    """
+    Join sets of openings until `most` are left, those first that let the least more text pass.
+
+    bool[num_sets, FINGERPRINT, 16] of low halves that an opening may have, and such again.
+    """
+
+    def passes(sets: np.ndarray) -> np.ndarray:
+        return np.prod(sets @ SHARES, axis=-1)
+
+    sets, cost = held, passes(held)
+    joined = np.stack([passes(sets | one) for one in sets]) if len(sets) else np.zeros((0, 0))
+    while len(sets) > most:
+        added = joined - cost[:, None] - cost
+        np.fill_diagonal(added, np.inf)
+        one, other = sorted(divmod(int(added.argmin()), len(sets)))
+        sets[one] |= sets[other]
+        sets, cost = np.delete(sets, other, 0), np.delete(cost, other)
+        joined = np.delete(np.delete(joined, other, 0), other, 1)
+        cost[one] = passes(sets[one])
+        joined[one] = joined[:, one] = passes(sets | sets[one])
+    return sets
 
 
 def _classes(table: np.ndarray) -> None:
