@@ -4,6 +4,7 @@ The command line. stdout is data, stderr is talk.
 Exit status: 0 done, 1 our error (one line, no traceback), 2 misuse, 130 and 143 on signals.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -51,6 +52,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command and exit as the module's docstring says."""
+    # Imports leave a million objects that stay; looking for garbage among them takes a fifth of a
+    # second. NumPy's linear algebra, which nothing here needs, would start threads that spin.
+    gc.set_threshold(50_000)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(prog_name="curate", standalone_mode=False)
@@ -68,6 +73,7 @@ def main() -> None:
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
         # Nothing may be flushed at exit to what failed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    gc.freeze()  # or the interpreter looks through all that it is about to give back
     sys.exit(code if isinstance(code, int) else 0)
 
 

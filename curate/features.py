@@ -7,7 +7,8 @@ categories there are is the lexicon's to say.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ import pyarrow as pa
 from curate.buffers import byte_lengths, is_text, text_buffers
 from curate.errors import CurateError, SchemaError
 from curate.lexicon import Lexicon, load
+
+if TYPE_CHECKING:
+    from curate import native
 
 LOCATOR = (("shard", pa.string()), ("row", pa.int64()), ("item", pa.int32()))
 """Where a trace stands: shard, position in the shard, and in the row's list (0 if it has none)."""
@@ -49,11 +53,16 @@ def step_schema(categories: Sequence[str]) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Features of a batch of traces, one array for each of `measured_fields`, and its steps."""
+    """What was measured of a batch: bytes of each trace, int64[num_traces], and its counts."""
 
-    features: list[pa.Array]
-    steps_per_trace: np.ndarray  # int32[num_traces]
-    steps: list[pa.Array] | None  # as in `step_schema`, after the locator
+    sizes: np.ndarray
+    counts: "native.Counts"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        arrays = (getattr(self.counts, field.name) for field in fields(self.counts))
+        return self.sizes.nbytes + sum(array.nbytes for array in arrays if array is not None)
 
 
 class Measurer:
@@ -90,11 +99,16 @@ class Measurer:
             want_steps=self._steps_wanted,
             want_unique=self._repeats,
         )
+        return Measured(byte_lengths(offsets), counts)
+
+    def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
+        """The features of some batches, an array for each of `fields`."""
+        counts = _joined(batches)
         steps, branch_steps = counts.steps, counts.branch_steps
         num_traces = len(steps)
         columns = [
             pa.repeat(pa.scalar("ok"), num_traces),
-            pa.array(byte_lengths(offsets)),
+            pa.array(np.concatenate([batch.sizes for batch in batches])),
             pa.array(steps),
             pa.nulls(num_traces, pa.int32())
             if counts.unique_steps is None
@@ -105,14 +119,25 @@ class Measurer:
             pa.array(counts.branch_pairs),
         ]
         columns += [pa.array(column) for column in counts.markers.T]
-        columns += [pa.array(column) for column in counts.category_steps.T[1:]]
-        return Measured(columns, steps, self._steps(counts.spans, counts.step_markers))
+        return columns + [pa.array(column) for column in counts.category_steps.T[1:]]
 
-    def _steps(self, spans: np.ndarray | None, markers: np.ndarray | None) -> list[pa.Array] | None:
-        if spans is None or markers is None:
-            return None
+    def steps(self, batches: Sequence[Measured]) -> list[pa.Array]:
+        """The steps of some batches, as in `step_schema` after the locator."""
+        counts = _joined(batches)
+        spans, markers = counts.spans, counts.step_markers
+        assert spans is not None and markers is not None
         columns = [pa.array(spans[:, 0]), pa.array(spans[:, 1]), pa.array(markers[:, 0] > 0)]
         return columns + [pa.array(column) for column in markers.T]
+
+
+def _joined(batches: Sequence[Measured]) -> "native.Counts":
+    """The counts of some batches, at least one, as of a single batch."""
+    every = [batch.counts for batch in batches]
+    named = {}
+    for field in fields(every[0]):
+        parts = [getattr(counts, field.name) for counts in every]
+        named[field.name] = None if parts[0] is None else np.concatenate(parts)
+    return type(every[0])(**named)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array:
@@ -143,7 +168,7 @@ def measure(
     measurer = Measurer(load(lexicon), parse_delimiter(delimiter), repeats=repeats)
     schema = pa.schema(measurer.fields)
     tables = [
-        pa.Table.from_arrays(measurer.measure(chunk).features, schema=schema)
+        pa.Table.from_arrays(measurer.features([measurer.measure(chunk)]), schema=schema)
         for chunk in column.chunks
     ]
     return pa.concat_tables(tables) if tables else schema.empty_table()

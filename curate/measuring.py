@@ -133,7 +133,8 @@ class Measuring:
     ) -> None:
         self._shards, self._footers, self._rows = shards, footers, rows
         self._columns, self._schema = columns, schema
-        self._read = [columns.trace, *(c for c in columns.beside_trace() if c != columns.trace)]
+        self._beside = columns.beside_trace()
+        self._read = list(dict.fromkeys([columns.trace, *self._beside]))
         self._measurer, self._progress = measurer, progress
         self._step_schema = step_schema(measurer.categories) if steps else None
         self._folder = folder
@@ -201,30 +202,30 @@ class Measuring:
 
     def _tables(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
         """The rows of a unit, measured, as tables for the sidecars."""
-        features: list[pa.RecordBatch] = []
-        steps: list[pa.RecordBatch] = []
-        held_rows = held_bytes = 0
+        held: list[tuple[pa.RecordBatch, Measured]] = []
+        first, held_bytes = unit.first_row, 0
         for row, batch in self._rows_of(unit):
-            traces = batch.column(self._columns.trace)
+            traces, beside = batch.column(self._columns.trace), batch.select(self._beside)
             measured = self._measurer.measure(traces)
-            features.append(self._features(unit.shard, row, batch, measured))
-            if self._step_schema is not None:
-                steps.append(self._steps(unit.shard, row, measured))
-            held_rows += batch.num_rows
-            held_bytes += features[-1].nbytes + (steps[-1].nbytes if steps else 0)
+            held.append((beside, measured))
+            held_bytes += beside.nbytes + measured.nbytes
             self._progress.add(batch.num_rows, traces.nbytes)
-            if held_rows >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
-                yield from self._flush(features, steps)
-                held_rows = held_bytes = 0
-        yield from self._flush(features, steps)
+            stop = row + batch.num_rows
+            if stop - first >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
+                yield from self._flush(unit.shard, first, held)
+                first, held_bytes = stop, 0
+        if held:
+            yield from self._flush(unit.shard, first, held)
 
     def _flush(
-        self, features: list[pa.RecordBatch], steps: list[pa.RecordBatch]
+        self, shard: int, first: int, held: list[tuple[pa.RecordBatch, Measured]]
     ) -> Iterator[tuple[str, pa.Table]]:
-        for name, held in (("features", features), ("steps", steps)):
-            if held:
-                yield name, pa.Table.from_batches(held).combine_chunks()
-                held.clear()
+        beside = pa.Table.from_batches([batch for batch, _ in held])
+        measured = [each for _, each in held]
+        held.clear()
+        yield "features", self._features(shard, first, beside, measured)
+        if self._step_schema is not None:
+            yield "steps", self._steps(shard, first, measured)
 
     def _rows_of(self, unit: Unit) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches of a unit, each with the row that it begins at."""
@@ -242,9 +243,9 @@ class Measuring:
         raise ShardError(f"{shard.path}: its footer says {stop:,} rows up to here, found {row:,}")
 
     def _features(
-        self, shard: int, row: int, batch: pa.RecordBatch, measured: Measured
-    ) -> pa.RecordBatch:
-        rows = batch.num_rows
+        self, shard: int, row: int, beside: pa.Table, measured: Sequence[Measured]
+    ) -> pa.Table:
+        rows = sum(len(each.sizes) for each in measured)
         columns = [
             pa.repeat(pa.scalar(self._shards[shard].name), rows),
             pa.array(np.arange(row, row + rows)),
@@ -253,15 +254,20 @@ class Measuring:
         for name, column in self._columns.named().items():
             kind = self._schema.field(name).type
             columns.append(
-                pa.nulls(rows, kind) if column is None else self._value(shard, batch, column)
+                pa.nulls(rows, kind) if column is None else self._value(shard, beside, column)
             )
-        columns += [self._value(shard, batch, column) for column in self._columns.carry]
-        return pa.RecordBatch.from_arrays([*columns, *measured.features], schema=self._schema)
+        columns += [self._value(shard, beside, column) for column in self._columns.carry]
+        return pa.Table.from_arrays(
+            [*columns, *self._measurer.features(measured)], schema=self._schema
+        )
 
-    def _value(self, shard: int, batch: pa.RecordBatch, column: str) -> pa.Array:
-        array = batch.column(column)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+    def _value(self, shard: int, beside: pa.Table, column: str) -> pa.Array:
+        array = pa.chunked_array(
+            [
+                chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
+                for chunk in beside.column(column).chunks
+            ]
+        )
         try:
             array.validate(full=True)
         except pa.ArrowInvalid:
@@ -269,9 +275,8 @@ class Measuring:
             raise SchemaError(f"{path}: column `{column}` holds text that is not UTF-8") from None
         return array
 
-    def _steps(self, shard: int, row: int, measured: Measured) -> pa.RecordBatch:
-        assert measured.steps is not None
-        per_trace = measured.steps_per_trace
+    def _steps(self, shard: int, row: int, measured: Sequence[Measured]) -> pa.Table:
+        per_trace = np.concatenate([each.counts.steps for each in measured])
         total = int(per_trace.sum())
         first = np.repeat(np.cumsum(per_trace) - per_trace, per_trace)
         columns = [
@@ -280,4 +285,6 @@ class Measuring:
             pa.repeat(pa.scalar(0, pa.int32()), total),
             pa.array((np.arange(total) - first).astype(np.int32)),
         ]
-        return pa.RecordBatch.from_arrays([*columns, *measured.steps], schema=self._step_schema)
+        return pa.Table.from_arrays(
+            [*columns, *self._measurer.steps(measured)], schema=self._step_schema
+        )

@@ -102,8 +102,9 @@ def measure(
         markers=markers,
         category_steps=category_steps,
         unique_steps=unique,
-        spans=spans if want_steps else None,
-        step_markers=step_markers if want_steps else None,
+        # Copies, as what is kept should not hold on to the room that was not needed.
+        spans=spans.copy() if want_steps else None,
+        step_markers=step_markers.copy() if want_steps else None,
     )
 
 

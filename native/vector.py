@@ -30,7 +30,7 @@ from ._jit import kernel, part
 from .matching import head_at, likely, match_end, next_bucket, rows_of
 from .scalar import BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, NEWLINE, STEPS
 from .simd import BLOCK, block_masks, count_ones, highest_one, load64, lowest_one, prefetch
-from .tables import BLANK, CATEGORY, HEAD, STARTS
+from .tables import BLANK, CATEGORY, HEAD
 
 READ = BLOCK + HEAD - 1
 """Bytes from a block's first on that may be read."""
@@ -60,9 +60,10 @@ class Chunk(NamedTuple):
     """
     What is noted of a chunk's blocks; scratch, one for a thread.
 
-    edges, ends : uint64[CHUNK + TAIL]
-        Masks of each block: first bytes of traces, the first trace's excepted; and bytes that may
-        begin a phrase and have fewer than HEAD left in their trace.
+    edges : uint64[CHUNK + TAIL + 1]
+        A mask of each block, and of the next: bytes right behind a trace.
+    ends : uint64[CHUNK + TAIL]
+        Bytes that have fewer than HEAD left in their trace.
     begins, opened, newlines, lines : uint64[CHUNK + TAIL]
         Places that may begin a phrase; first bytes of steps that are not blank; newlines; those
         newlines that end lines that are not blank.
@@ -95,7 +96,8 @@ def new_chunk() -> Chunk:
     """Room for a chunk."""
     blocks = CHUNK + TAIL
     return Chunk(
-        *(np.empty(blocks, np.uint64) for _ in range(6)),
+        np.empty(blocks + 1, np.uint64),
+        *(np.empty(blocks, np.uint64) for _ in range(5)),
         before=np.empty(blocks, np.int64),
         places=np.empty(blocks * BLOCK + 2, np.int64),
         keys=np.empty(blocks * BLOCK + 2, np.uint64),
@@ -118,26 +120,28 @@ def run_through(starts, through):
 
 
 @kernel
-def mark_edges(data, offsets, trace, begin, stop, kind, edges, ends):
+def mark_edges(offsets, trace, begin, edges, ends):
     """
-    Fill in the edges and ends of traces of the blocks from byte `begin` to `stop`.
+    Fill in the edges and ends of traces of the blocks from byte `begin` on.
 
     `trace` is the first that ends at `begin` or behind it.
     """
     edges[:] = ZERO
     ends[:] = ZERO
-    while trace < offsets.size - 1 and max(offsets[trace + 1] - HEAD + 1, offsets[trace]) < stop:
+    stop = begin + BLOCK * ends.size
+    while trace < offsets.size - 1:
         end = offsets[trace + 1]
-        first, bits = max(end - HEAD + 1, offsets[trace]), ZERO
-        for n in range(end - first):
-            bits |= np.uint64(kind[data[first + n]] & STARTS != 0) << np.uint64(n)
+        first = max(end - HEAD + 1, offsets[trace])
+        if first >= stop:
+            break
+        if end >= begin:
+            edges[(end - begin) >> 6] |= ONE << np.uint64((end - begin) & 63)
+        bits = (ONE << np.uint64(end - first)) - ONE
         block, bit = (first - begin) >> 6, np.uint64((first - begin) & 63)
         if 0 <= block:
             ends[block] |= bits << bit
-        if block + 1 < ends.size and bit:
-            ends[block + 1] |= bits >> (np.uint64(64) - bit)
-        if begin <= end < stop:
-            edges[(end - begin) >> 6] |= ONE << np.uint64((end - begin) & 63)
+        if block + 1 < ends.size:
+            ends[block + 1] |= bits >> (LAST - bit) >> ONE
         trace += 1
 
 
@@ -153,7 +157,7 @@ def mask_blocks(
         newline, blank, word, begin = block_masks(data, place, shuffles)
         place += BLOCK
         edge = edges[block]
-        begins[block] = (begin | ends[block]) & ~(word & (word << ONE | after_word) & ~edge)
+        begins[block] = (begin | ends[block] & ~blank) & ~(word & (word << ONE | after_word) & ~edge)
         after_word = word >> LAST
         ended, carry = run_through(newline << ONE | after_newline | edge, blank & ~newline)
         after_newline = newline >> LAST | carry
@@ -194,23 +198,36 @@ def note_places(begins, opened, before, place, steps, places):
     return np.int64(count), steps
 
 
+@part
+def bytes_left(offset, edges):
+    """Bytes of its trace from a place of a chunk on, HEAD at most."""
+    block, bit = offset >> np.uint64(6), offset & LAST
+    behind = edges[block] >> bit >> ONE | edges[block + ONE] << (LAST - bit)
+    return lowest_one(behind | ONE << np.uint64(HEAD - 1)) + 1
+
+
 @kernel
-def thin_out(data, begin, stop, ends, passes, places, keys):
+def thin_out(data, begin, stop, edges, passes, places, keys):
     """
     Keep the places that have keys in common with some phrase, and these keys; returns how many.
 
-    Those near the end of a trace stay: what follows there is no part of it. `begin` is where the
-    chunk begins, `stop` where the batch ends.
+    `begin` is where the chunk begins, `stop` where the batch ends.
     """
     kept = ZERO
     for n in range(places.size):
         place = places[n]
-        readable = min(place, stop - HEAD)
-        found = likely(load64(data, readable), load64(data, readable + 8), passes)
-        near = ends[np.uint64(place - begin) >> np.uint64(6)] >> np.uint64((place - begin) & 63)
+        left = bytes_left(np.uint64(place - begin), edges)
+        if place + HEAD <= stop:
+            low, high = load64(data, place), load64(data, place + 8)
+            low &= ALL >> np.uint64(64 - 8 * min(left, 8))
+            half = np.uint64(32 - 4 * (max(left, 8) - 8))
+            high &= ALL >> half >> half
+        else:
+            low, high = head_at(data, place, place + left)
+        found = likely(low, high, passes)
         places[kept] = place
         keys[kept] = found
-        kept += np.uint64((found != 0) | (near & ONE != 0))
+        kept += np.uint64(found != ZERO)
     return np.int64(kept)
 
 
@@ -246,7 +263,7 @@ def count_markers(
         offset = np.uint64(at - begin)
         first = at if opened[offset >> np.uint64(6)] >> (offset & LAST) & ONE else -1
         low, high = head_at(data, at, stop)
-        left = keys[n] if at + HEAD <= stop else likely(low, high, tables.filter)
+        left = keys[n]
         while left:
             bucket = left >> np.uint64(8)
             for row in rows_of(tables, bucket):
@@ -359,12 +376,10 @@ def measure_traces(
         full = min(CHUNK, max(0, (stop - begin - READ) // BLOCK + 1))
         rest = begin + BLOCK * full
         size = full if full == CHUNK else full + (stop - rest + BLOCK - 1) // BLOCK
-        edges, ends, begins = chunk.edges[:size], chunk.ends[:size], chunk.begins[:size]
+        edges, ends, begins = chunk.edges[: size + 1], chunk.ends[:size], chunk.begins[:size]
         opened, before = chunk.opened[:size], chunk.before[:size]
         newlines, lines = chunk.newlines[:size], chunk.lines[:size]
-        mark_edges(
-            data, offsets, ending, begin, begin + BLOCK * size, tables.kind, edges, ends
-        )
+        mark_edges(offsets, ending, begin, edges, ends)
         mask_blocks(
             data, begin, tables.shuffles, single, carries, edges[:full], ends[:full],
             begins[:full], opened[:full], newlines[:full], lines[:full],
@@ -375,16 +390,15 @@ def measure_traces(
             for n in range(stop - rest, chunk.padded.size):
                 chunk.padded[n] = SPACE
             mask_blocks(
-                chunk.padded, 0, tables.shuffles, single, carries, edges[full:], ends[full:],
+                chunk.padded, 0, tables.shuffles, single, carries, edges[full:size], ends[full:],
                 begins[full:], opened[full:], newlines[full:], lines[full:],
             )
             begins[size - 1] &= ALL >> np.uint64((rest - stop) & 63)
         number = steps
         count, steps = note_places(begins, opened, before, begin, steps, chunk.places)
-        if stop - offsets[0] >= HEAD:
-            count = thin_out(
-                data, begin, stop, ends, tables.filter, chunk.places[:count], chunk.keys[:count]
-            )
+        count = thin_out(
+            data, begin, stop, edges, tables.filter, chunk.places[:count], chunk.keys[:count]
+        )
         next_begin = begin + BLOCK * size
         while ending < offsets.size - 1 and offsets[ending + 1] < next_begin:
             ending += 1

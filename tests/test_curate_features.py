@@ -229,7 +229,8 @@ def test_the_table_has_the_columns_of_the_contract(lexicon, traces):
 @pytest.mark.parametrize("repeats", [False, True])
 def test_a_measurer_gives_arrays_of_the_types_that_it_names(repeats):
     measurer = Measurer(load("seal"), repeats=repeats)
-    found = [array.type for array in measurer.measure(pa.array(VALUES)).features]
+    measured = measurer.measure(pa.array(VALUES))
+    found = [array.type for array in measurer.features([measured])]
     assert found == [field.type for field in measurer.fields]
 
 
@@ -332,11 +333,11 @@ def test_each_kernel_is_compiled_once_whatever_it_is_given():
 def test_steps_are_asked_for_by_the_measurer():
     measurer = Measurer(load("seal"), steps=True)
     measured = measurer.measure(pa.array(["Wait.\n\nAnother way,\n", None, " another way "]))
-    assert measured.steps_per_trace.tolist() == [2, 0, 1]
-    assert [column.to_pylist() for column in measured.steps] == [
+    assert measured.counts.steps.tolist() == [2, 0, 1]
+    assert [column.to_pylist() for column in measurer.steps([measured])] == [
         *([0, 7, 0], [5, 19, 13], [False, True, True], [0, 1, 1], [1, 0, 0]),
     ]
-    assert Measurer(load("seal")).measure(pa.array(["a"])).steps is None
+    assert Measurer(load("seal")).measure(pa.array(["a"])).counts.spans is None
 
 
 @pytest.mark.parametrize(
