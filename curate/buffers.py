@@ -1,7 +1,5 @@
 """A text column as the two arrays that kernels read. The only module that knows Arrow's layout."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,8 +60,3 @@ def _plain(array: pa.Array) -> pa.Array:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def byte_lengths(offsets: np.ndarray) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Bytes of each value, int64[num_values]."""
-    return np.diff(offsets)

@@ -7,13 +7,13 @@ categories there are is the lexicon's to say.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from curate.buffers import byte_lengths, is_text, text_buffers
+from curate.buffers import is_text, text_buffers
 from curate.errors import CurateError, SchemaError
 from curate.lexicon import Lexicon, load
 
@@ -53,16 +53,20 @@ def step_schema(categories: Sequence[str]) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of a batch: bytes of each trace, int64[num_traces], and its counts."""
+    """What was measured of a batch: where its traces stood, int64[num_traces + 1], and counts."""
 
-    sizes: np.ndarray
+    offsets: np.ndarray
     counts: "native.Counts"
 
     @property
-    def nbytes(self) -> int:
-        """Memory that it holds."""
-        arrays = (getattr(self.counts, field.name) for field in fields(self.counts))
-        return self.sizes.nbytes + sum(array.nbytes for array in arrays if array is not None)
+    def num_traces(self) -> int:
+        """Traces of the batch."""
+        return len(self.offsets) - 1
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of all of them."""
+        return int(self.offsets[-1] - self.offsets[0])
 
 
 class Measurer:
@@ -84,7 +88,7 @@ class Measurer:
 
         self.categories = lexicon.category_names
         self.fields = measured_fields(self.categories)
-        self._measure = native.measure
+        self._measure, self._joined = native.measure, native.Counts.joined
         self._tables = native.build_tables(lexicon.patterns(), len(self.categories))
         self._delimiter, self._steps_wanted, self._repeats = delimiter, steps, repeats
 
@@ -99,16 +103,16 @@ class Measurer:
             want_steps=self._steps_wanted,
             want_unique=self._repeats,
         )
-        return Measured(byte_lengths(offsets), counts)
+        return Measured(offsets, counts)
 
     def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The features of some batches, an array for each of `fields`."""
-        counts = _joined(batches)
+        counts = self._joined([batch.counts for batch in batches])
         steps, branch_steps = counts.steps, counts.branch_steps
         num_traces = len(steps)
         columns = [
             pa.repeat(pa.scalar("ok"), num_traces),
-            pa.array(np.concatenate([batch.sizes for batch in batches])),
+            pa.array(np.concatenate([np.diff(batch.offsets) for batch in batches])),
             pa.array(steps),
             pa.nulls(num_traces, pa.int32())
             if counts.unique_steps is None
@@ -123,21 +127,11 @@ class Measurer:
 
     def steps(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The steps of some batches, as in `step_schema` after the locator."""
-        counts = _joined(batches)
+        counts = self._joined([batch.counts for batch in batches])
         spans, markers = counts.spans, counts.step_markers
         assert spans is not None and markers is not None
         columns = [pa.array(spans[:, 0]), pa.array(spans[:, 1]), pa.array(markers[:, 0] > 0)]
         return columns + [pa.array(column) for column in markers.T]
-
-
-def _joined(batches: Sequence[Measured]) -> "native.Counts":
-    """The counts of some batches, at least one, as of a single batch."""
-    every = [batch.counts for batch in batches]
-    named = {}
-    for field in fields(every[0]):
-        parts = [getattr(counts, field.name) for counts in every]
-        named[field.name] = None if parts[0] is None else np.concatenate(parts)
-    return type(every[0])(**named)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array:

@@ -205,11 +205,11 @@ class Measuring:
         held: list[tuple[pa.RecordBatch, Measured]] = []
         first, held_bytes = unit.first_row, 0
         for row, batch in self._rows_of(unit):
-            traces, beside = batch.column(self._columns.trace), batch.select(self._beside)
-            measured = self._measurer.measure(traces)
+            measured = self._measurer.measure(batch.column(self._columns.trace))
+            beside = batch.select(self._beside)
             held.append((beside, measured))
-            held_bytes += beside.nbytes + measured.nbytes
-            self._progress.add(batch.num_rows, traces.nbytes)
+            held_bytes += beside.nbytes + measured.counts.nbytes
+            self._progress.add(batch.num_rows, measured.text_bytes)
             stop = row + batch.num_rows
             if stop - first >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
                 yield from self._flush(unit.shard, first, held)
@@ -245,7 +245,7 @@ class Measuring:
     def _features(
         self, shard: int, row: int, beside: pa.Table, measured: Sequence[Measured]
     ) -> pa.Table:
-        rows = sum(len(each.sizes) for each in measured)
+        rows = sum(each.num_traces for each in measured)
         columns = [
             pa.repeat(pa.scalar(self._shards[shard].name), rows),
             pa.array(np.arange(row, row + rows)),

@@ -38,6 +38,12 @@ def head_at(data, place, stop):
     """The 16 bytes from `place` as two integers; those from `stop` on are 0, as if blank."""
     if place + HEAD <= stop:
         return load64(data, place), load64(data, place + 8)
+    if stop >= HEAD:  # the last 16 bytes, those before `place` shifted out
+        low, high = load64(data, stop - 16), load64(data, stop - 8)
+        bits = 8 * (place + HEAD - stop)
+        if bits >= 64:
+            return high >> np.uint64(bits - 64), np.uint64(0)
+        return low >> np.uint64(bits) | high << np.uint64(64 - bits), high >> np.uint64(bits)
     low, high = np.uint64(0), np.uint64(0)
     for n in range(stop - 1, place - 1, -1):
         high = high << np.uint64(8) | low >> np.uint64(56)
@@ -56,26 +62,11 @@ def bucket_at(low, high, number):
 
 @part
 def likely(low, high, passes):
-    """
-    The keys that some phrase has in common with these 16 bytes, as bits; a few too many.
-
-    From bit 8 on the bucket of the longest, as there is seldom another.
-    """
-    keys, longest = np.uint64(0), np.uint64(0)
+    """The keys that some phrase has in common with these 16 bytes, as bits; a few too many."""
+    keys = np.uint8(0)
     for number in literal_unroll(NUMBERS):
-        bucket = bucket_at(low, high, number)
-        found = np.uint64(passes[bucket])
-        keys |= found
-        longest = bucket if found else longest
-    return keys | longest << np.uint64(8)
-
-
-@part
-def next_bucket(low, high, keys):
-    """The keys without the longest, and the bucket of the longest that is left."""
-    keys &= np.uint64(0xFF)
-    keys ^= np.uint64(1) << np.uint64(highest_one(keys))
-    return keys | bucket_at(low, high, highest_one(keys)) << np.uint64(8) if keys else keys
+        keys |= passes[bucket_at(low, high, number)]
+    return np.uint64(keys)
 
 
 @part
@@ -134,12 +125,12 @@ def matches_at(data, place, stop, first, tables, free):
     matched = 0
     keys = likely(low, high, tables.filter)
     while keys:
-        bucket = keys >> np.uint64(8)
-        for row in rows_of(tables, bucket):
+        number = highest_one(keys)
+        keys ^= np.uint64(1) << np.uint64(number)
+        for row in rows_of(tables, bucket_at(low, high, number)):
             end = match_end(data, place, stop, first, low, high, tables, row)
             category = np.int64(tables.patterns[row, CATEGORY])
             if end and place >= free[category]:
                 free[category] = end
                 matched |= 1 << category
-        keys = next_bucket(low, high, keys)
     return matched

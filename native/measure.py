@@ -1,10 +1,14 @@
 """Arrays in, arrays out: gives the kernels their outputs and calls the one that this host runs."""
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from . import scalar, vector
+from .blocks import Scratch, new_scratch
 from .repeats import count_unique_steps
 from .scalar import BLANK_LINE, BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, LINE, LITERAL, STEPS
 from .simd import WIDTH
@@ -18,6 +22,9 @@ KERNEL_VERSION = 2
 
 BYTES_PER_STEP = 32
 """A first guess of how densely steps lie; too few spans cost a second pass over the batch."""
+
+
+_held = threading.local()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,21 @@ class Counts:
     unique_steps: np.ndarray | None = None
     spans: np.ndarray | None = None
     step_markers: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Counts]") -> "Counts":
+        """The counts of batches, at least one, as of a single batch of all their traces."""
+        arrays: dict[str, Any] = {}
+        for field in fields(cls):
+            held = [getattr(part, field.name) for part in parts]
+            arrays[field.name] = None if held[0] is None else np.concatenate(held)
+        return cls(**arrays)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays."""
+        arrays = (getattr(self, field.name) for field in fields(self))
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 def measure(
@@ -65,9 +87,8 @@ def measure(
     markers = np.empty((num_traces, tables.num_categories), np.int32)
     category_steps = np.empty_like(markers)
     mode, literal = _delimiter(delimiter)
-    scratch = np.empty((2, tables.num_categories), np.int64)
+    state = np.empty((2, tables.num_categories), np.int64)
     first_steps = np.empty(num_traces + 1, np.int64)
-    chunk = vector.new_chunk()
 
     def run(capacity: int) -> tuple[int, np.ndarray, np.ndarray]:
         spans = np.empty((capacity, 2), np.int64)
@@ -76,10 +97,10 @@ def measure(
         if kernel == "vector" and mode != LITERAL and tables.plain:
             single = mode == LINE
             total = vector.measure_traces(
-                data, offsets, tables, single, *outputs, first_steps, scratch, chunk
+                data, offsets, tables, single, *outputs, first_steps, state, _own_scratch()
             )
         else:
-            total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs, scratch)
+            total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs, state)
         return total, spans, step_markers
 
     wanted = want_steps or want_unique
@@ -106,6 +127,14 @@ def measure(
         spans=spans.copy() if want_steps else None,
         step_markers=step_markers.copy() if want_steps else None,
     )
+
+
+def _own_scratch() -> Scratch:
+    """This thread's, kept: memory given back between batches has to be mapped again for each."""
+    if not hasattr(_held, "scratch"):
+        _held.scratch = new_scratch()
+    scratch: Scratch = _held.scratch
+    return scratch
 
 
 def find_markers(data: np.ndarray, start: int, end: int, tables: Tables) -> np.ndarray:

@@ -22,28 +22,31 @@ ARM = platform.machine() in ("aarch64", "arm64")
 
 BYTE, LONG = ir.IntType(8), ir.IntType(64)
 
-
 WIDTHS = {"avx512bw": 64, "avx2": 32, "ssse3": 16, "neon": 16}
+"""Bytes that the byte shuffle of each instruction set takes at once, the widest first."""
 
 
-def host_width() -> int:
-    """
-    Bytes that the host's byte shuffle takes at once, 0 for none.
-
-    CURATE_KERNEL may name one of WIDTHS that the host has, or `scalar` for none.
-    """
+def host_kernels() -> list[str]:
+    """The names in WIDTHS that this host has, the widest first."""
     features = {"neon": True} if ARM else llvm.get_host_cpu_features()
-    has = {name: width for name, width in WIDTHS.items() if features.get(name)}
-    asked = os.environ.get("CURATE_KERNEL")
-    if asked is None:
-        return max(has.values(), default=0)
-    if asked not in ("scalar", *has):
-        known = ", ".join(("scalar", *has))
-        raise ImportError(f"CURATE_KERNEL: expected one of {known} on this host, found {asked!r}")
-    return has.get(asked, 0)
+    return [name for name in WIDTHS if features.get(name)]
 
 
-WIDTH = host_width()
+def chosen_width() -> int:
+    """
+    The host's widest, 0 if it has none.
+
+    CURATE_KERNEL in the environment may name another that it has, or `scalar` for none.
+    """
+    names = [*host_kernels(), "scalar"]
+    name = os.environ.get("CURATE_KERNEL", names[0])
+    if name not in names:
+        known = ", ".join(names)
+        raise ImportError(f"CURATE_KERNEL: expected one of {known} on this host, found {name!r}")
+    return WIDTHS.get(name, 0)
+
+
+WIDTH = chosen_width()
 
 SHUFFLES = {
     64: "llvm.x86.avx512.pshuf.b.512",

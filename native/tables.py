@@ -3,8 +3,8 @@ A lexicon as the tables that every kernel reads.
 
 Three questions are asked of a place in the text, each far rarer than the one before:
 
-1. `shuffles`: may a phrase of one of sixteen groups begin here, by the low halves of its first eight
-   bytes? Only a vector kernel asks, of 64 places at once.
+1. `shuffles`: may a phrase of one of sixteen groups begin here, by the low halves of its first
+   eight bytes? Only a vector kernel asks, of 64 places at once.
 2. `filter`: does a phrase begin with these sixteen bytes, or twelve, eight or three, if it is
    shorter? A byte for each, found by hashing them.
 3. The patterns of that bucket, compared one by one: 16 bytes at once, the rest byte by byte.
@@ -36,7 +36,7 @@ KEYS = (3, 8, 12, 16)
 
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS
-"""For each length of key. Fewer would let more places pass by chance, more would leave the cache."""
+"""For each length of key. Fewer let more places pass by chance, more leave the cache."""
 
 FINGERPRINT = 8
 """Bytes of the first question. More of them cost shuffles and save places to look at."""
@@ -47,7 +47,7 @@ SETS = 2
 SHARES = np.array(
     [0.20, 0.06, 0.07, 0.08, 0.10, 0.11, 0.02, 0.03, 0.05, 0.07, 0.02, 0.01, 0.05, 0.03, 0.06, 0.05]
 )
-"""How often a byte of a trace has each low half, about; only how fast phrases are found rests on it."""
+"""How often a byte of a trace has each low half, about; only speed rests on it."""
 
 HEADS, CASES, MASKS, SIZE, CATEGORY, AT_START = 0, 2, 4, 6, 7, 8
 """Columns of `Tables.patterns`."""
@@ -67,19 +67,19 @@ class Tables(NamedTuple):
         Bits of a byte: WORD (ASCII letter, digit, underscore), BLANK (0x09 to 0x0D, 0x20), STARTS
         (some phrase begins with it, in either case).
     shuffles : uint8[(2 + FINGERPRINT * SETS) * 16]
-        Rows of 16. Two give a byte's class, by its low and by its high half (see `_classes`). Of the
-        rest, one for each byte of the fingerprint and each set, by its low half: the groups, as
+        Rows of 16. Two give a byte's class, by its low and by its high half (see `_classes`). The
+        rest, one for each byte of the fingerprint and each set, give by its low half the groups, as
         bits, whose phrases may have such a byte there.
     filter : uint8[len(KEYS) * BUCKETS]
         0 if bucket h is empty, h being the `bucket_of` folded bytes, or else bit n for KEYS[n].
     buckets : uint32[len(KEYS) * BUCKETS + 1]
         Bucket h holds the patterns `buckets[h]` to `buckets[h + 1]`.
     patterns : uint64[num_patterns, 9]
-        By bucket, and there the longest first. HEADS: the first 16 bytes of the phrase in lower case, as two
-        little-endian integers; CASES: bit 0x20 of its letters; MASKS: all bits of the bytes that it
-        has. Text t matches a head h where (t | case) & mask == h. SIZE: its bytes, and from bit 32
-        on where the bytes beyond the head stand in `letters`. CATEGORY. AT_START: 1 if it matches
-        only at the first byte of a step that is not blank.
+        By bucket, and there the longest first. HEADS: the first 16 bytes of the phrase in lower
+        case, as two little-endian integers; CASES: bit 0x20 of its letters; MASKS: all bits of the
+        bytes that it has. Text t matches a head h where (t | case) & mask == h. SIZE: its bytes,
+        and from bit 32 on where the bytes beyond the head stand in `letters`. CATEGORY. AT_START: 1
+        if it matches only at the first byte of a step that is not blank.
     letters : uint8[any]
         The bytes beyond the heads, in lower case.
     num_categories : int
@@ -119,7 +119,9 @@ def build_tables(patterns: Sequence[Pattern], num_categories: int) -> Tables:
         filter=filter_bits,
         buckets=buckets,
         patterns=_rows(placed),
-        letters=np.frombuffer(b"".join(phrase[HEAD:] for phrase in phrases) + b"\0", np.uint8).copy(),
+        letters=np.frombuffer(
+            b"".join(phrase[HEAD:] for phrase in phrases) + b"\0", np.uint8
+        ).copy(),
         num_categories=num_categories,
         plain=not any(b"\n" in phrase or phrase[0] in BLANK_BYTES for phrase in phrases),
     )
@@ -216,9 +218,10 @@ def _grouped(held: np.ndarray, most: int) -> np.ndarray:
     """
 
     def passes(sets: np.ndarray) -> np.ndarray:
-        return np.prod(sets @ SHARES, axis=-1)
+        share: np.ndarray = np.prod(sets @ SHARES, axis=-1)
+        return share
 
-    sets, cost = held, passes(held)
+    sets, cost = held.copy(), passes(held)
     joined = np.stack([passes(sets | one) for one in sets]) if len(sets) else np.zeros((0, 0))
     while len(sets) > most:
         added = joined - cost[:, None] - cost
