@@ -37,7 +37,7 @@ lint: $(READY)
 	$(RUN)/mypy
 
 bench: $(READY)  ## the speed targets, as ratios in one run; writes bench/RESULTS.md
-	for bench in scan emit memory select start; do $(RUN)/python -m bench $$bench || exit 1; done
+	for bench in scan emit memory select start kernel; do $(RUN)/python -m bench $$bench || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) .bench build dist *.egg-info

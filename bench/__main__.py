@@ -19,6 +19,7 @@ BENCHES = {
     "memory": ("bench.memory", "the peak of a scan of row groups of 1.35 GB"),
     "select": ("bench.selecting", "deciding on 1 and on 50 million rows"),
     "start": ("bench.starting", "what a run costs before its first row"),
+    "kernel": ("bench.counting", "counting alone, by lexicon, by teacher and by kernel"),
 }
 
 
@@ -69,11 +70,12 @@ def _parser() -> argparse.ArgumentParser:
             "--cache", type=_folder, default=CACHE, metavar="DIR", help="for corpora and outputs"
         )
         if name in ("scan", "emit"):
-            pairs = 5 if name == "scan" else 3
             bench.add_argument(
                 "--corpus", type=_folder, metavar="DIR", help="shards with `trace` and `id` columns"
             )
-            bench.add_argument("--gb", type=float, default=1.6, help="text of a corpus made here")
+        if name in ("scan", "emit", "kernel"):
+            gb, pairs = 0.2 if name == "kernel" else 1.6, 3 if name == "emit" else 5
+            bench.add_argument("--gb", type=float, default=gb, help="text of a corpus made here")
             bench.add_argument("--pairs", type=int, default=pairs, help="rounds that are timed")
     return parser
 

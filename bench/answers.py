@@ -66,12 +66,13 @@ def against_reference(scanned: str, shard: str, text_bytes: int, threads: int) -
     while seen < text_bytes and row < features.num_rows:
         trace = next(texts).encode()
         counts = reference.measure(trace, lexicon.patterns(), len(lexicon.categories))
-        expected = _named(trace, counts, names)
+        expected = named(trace, counts, names)
         check(f"row {row} of {shard}", {n: features[n][row].as_py() for n in names}, expected)
         seen, row = seen + len(trace), row + 1
     return {"rows": row, "bytes": seen}
 
 
-def _named(trace: bytes, counts: Mapping[str, Any], names: Sequence[str]) -> Answers:
+def named(trace: bytes, counts: Mapping[str, Any], names: Sequence[str]) -> Answers:
+    """A trace's counts by the reference, under the names of `names_of`."""
     values = [len(trace), counts["steps"], counts["branch_steps"], *counts["markers"]]
     return dict(zip(names, values, strict=True))

@@ -3,7 +3,8 @@ Other ways to the same numbers, each as a function that gets ready and returns w
 
 `seconds` are those of the returned function alone: imports, regexes and databases are compiled
 before. All read the same shards, decode them and count, on as many threads as they are given;
-where Python's lock would have them wait for each other, in as many processes.
+where Python's lock would have them wait for each other, in as many processes. `kernel` and those
+`in_memory` decode before they are timed.
 """
 
 import re
@@ -150,14 +151,28 @@ def _compiled() -> dict[str, re.Pattern[str]]:
     return {c: re.compile(regex, re.ASCII | re.IGNORECASE) for c, regex in found.items()}
 
 
+def re_in_memory(work: Work) -> Callable[[], Answers]:
+    """The standard library on text that is decoded already, on one thread."""
+    texts = [t for shard in work.shards for b in batches(shard, work.rows) for t in b.to_pylist()]
+    _re_counts("wait")
+    return lambda: add(map(_re_counts, texts))
+
+
 def markers_hyperscan(work: Work) -> Callable[[], Answers]:
     """All categories in one pass; steps are not asked of it, as a regex cannot tell them apart."""
-    ready = partial(_hyperscan_counts, pa.array(["wait"]))
+    ready = partial(_hyperscan_counts, joined(pa.array(["wait"])))
     return partial(over_shards, work, _hyperscan_of, _processes(work, ready))
 
 
 def _hyperscan_of(shard: str, rows: int | None) -> Answers:
-    return add(map(_hyperscan_counts, batches(shard, rows)))
+    return add(map(_hyperscan_counts, map(joined, batches(shard, rows))))
+
+
+def hyperscan_in_memory(work: Work) -> Callable[[], Answers]:
+    """The same on text that is decoded and joined already, on one thread."""
+    texts = [joined(batch) for shard in work.shards for batch in batches(shard, work.rows)]
+    _hyperscan_counts(joined(pa.array(["wait"])))
+    return lambda: add(map(_hyperscan_counts, texts))
 
 
 @cache
@@ -171,10 +186,13 @@ def _database() -> tuple[Any, list[tuple[int, int, bool]], list[str]]:
     return database, facts, [f"{name}_markers" for name in lexicon.category_names]
 
 
-def _hyperscan_counts(batch: pa.Array) -> Answers:
-    """One call for a batch, its traces joined by blank lines: a call for each would cost more."""
+def joined(batch: pa.Array) -> pa.Buffer:
+    """A batch's traces with blank lines between, to be one call: one for each would cost more."""
+    return pc.binary_join(pa.ListArray.from_arrays([0, len(batch)], batch), "\n\n")[0].as_buffer()
+
+
+def _hyperscan_counts(text: pa.Buffer) -> Answers:
     database, facts, names = _database()
-    text = pc.binary_join(pa.ListArray.from_arrays([0, len(batch)], batch), "\n\n")[0].as_buffer()
     spans: list[list[tuple[int, int]]] = [[] for _ in names]
 
     def note(number: int, _start: int, end: int, _flags: int, _context: object) -> None:

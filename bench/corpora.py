@@ -44,11 +44,13 @@ class Corpus:
     gb: float
     codec: str = "zstd"
     shards: int = 8
+    teacher: str | None = None  # whose traces alone it holds
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.kind}-{self.codec}-{self.gb:g}gb-{self.shards}"
+        of = f"-{self.teacher}" if self.teacher else ""
+        return f"{self.kind}-{self.codec}-{self.gb:g}gb-{self.shards}{of}"
 
 
 def source_file() -> Path:
@@ -99,6 +101,9 @@ def make(folder: str, corpus: dict[str, Any], threads: int) -> dict[str, Any]:
     wanted, place = Corpus(**corpus), Path(folder)
     place.mkdir(parents=True)
     traces = _source()
+    if wanted.teacher:
+        traces = traces.filter(pc.equal(traces["teacher"], wanted.teacher))
+    traces = traces.select(COLUMNS).combine_chunks()
     order = _order(traces, int(wanted.gb * 1e9))
     ids = 0
     for number, part in enumerate(np.array_split(order, wanted.shards)):
@@ -107,14 +112,25 @@ def make(folder: str, corpus: dict[str, Any], threads: int) -> dict[str, Any]:
     return {"rows": ids}
 
 
+def teachers(threads: int) -> dict[str, int]:
+    """A job: the bytes that there are of each teacher's traces, before any is repeated."""
+    del threads
+    traces = _source()
+    sized = traces.append_column("bytes", pc.binary_length(traces["trace"]))
+    summed = sized.group_by("teacher").aggregate([("bytes", "sum")]).sort_by("teacher")
+    return dict(zip(*(summed[n].to_pylist() for n in ("teacher", "bytes_sum")), strict=True))
+
+
 def _source() -> pa.Table:
+    """COLUMNS, and the `teacher`."""
     if source_file().exists():
-        return pq.read_table(source_file(), columns=list(COLUMNS)).combine_chunks()
+        traces = pq.read_table(source_file(), columns=[*COLUMNS, "source"])
+        return traces.rename_columns({"source": "teacher"})
     from examples import countdown
 
     with TemporaryDirectory() as folder:
         countdown.write(folder, COUNTDOWN_TRACES, levels=(2, 3))
-        return pq.read_table(folder, columns=list(COLUMNS)).combine_chunks()
+        return pq.read_table(folder, columns=[*COLUMNS, "teacher"])
 
 
 def _order(traces: pa.Table, num_bytes: int) -> np.ndarray:

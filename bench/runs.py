@@ -57,7 +57,9 @@ def curate(*arguments: object, threads: int = 2, **environment: str) -> Ran:
     return command([sys.executable, "-m", "curate", *map(str, arguments)], **environment)
 
 
-def job(name: str, *, threads: int = 2, **arguments: Any) -> Ran:
+def job(
+    name: str, *, threads: int = 2, environment: Mapping[str, str] | None = None, **arguments: Any
+) -> Ran:
     """
     Call `module:function` of this package in a process of its own.
 
@@ -65,7 +67,8 @@ def job(name: str, *, threads: int = 2, **arguments: Any) -> Ran:
     """
     document = json.dumps(arguments | {"threads": threads})
     ran = command(
-        [sys.executable, "-m", "bench", "job", name, document], POLARS_MAX_THREADS=str(threads)
+        [sys.executable, "-m", "bench", "job", name, document],
+        **{"POLARS_MAX_THREADS": str(threads)} | dict(environment or {}),
     )
     told = {n: ran.answer[n] for n in ("seconds", "cpu_seconds") if n in ran.answer}
     return replace(ran, **told)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError
-from curate.features import LOCATOR, NAMED, Measured, Measurer, step_schema
+from curate.features import LOCATOR, NAMED, Measured, Measurer, step_options, step_schema
 from curate.footers import Footer
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
@@ -25,7 +25,7 @@ from curate.reading import UNIT_BYTES, batches, open_shard
 from curate.sidecars import ParquetSink, ShardSidecars
 
 FLUSH_ROWS = 1 << 16
-FLUSH_BYTES = 8 << 20
+FLUSH_BYTES = 16 << 20
 """A unit hands its rows on once it has this many, or this many bytes of them."""
 
 
@@ -197,7 +197,7 @@ class Measuring:
         }
         if self._step_schema is not None:
             path = self._folder / "steps" / f"{shard:05d}.parquet"
-            sinks["steps"] = ParquetSink(path, self._step_schema)
+            sinks["steps"] = ParquetSink(path, self._step_schema, **step_options(self._step_schema))
         return sinks
 
     def _tables(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
@@ -280,9 +280,11 @@ class Measuring:
         total = int(per_trace.sum())
         first = np.repeat(np.cumsum(per_trace) - per_trace, per_trace)
         columns = [
-            pa.repeat(pa.scalar(self._shards[shard].name), total),
+            pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(total, np.int32)), [self._shards[shard].name]
+            ),
             pa.array(np.repeat(np.arange(row, row + len(per_trace)), per_trace)),
-            pa.repeat(pa.scalar(0, pa.int32()), total),
+            pa.array(np.zeros(total, np.int32)),
             pa.array((np.arange(total) - first).astype(np.int32)),
         ]
         return pa.Table.from_arrays(

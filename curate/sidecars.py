@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Condition, Event
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,18 +25,21 @@ HELD_BYTES = 16 << 20
 ROW_GROUP_ROWS = 1 << 20
 
 
-class ParquetSink:
-    """A Parquet file that has its name only once it is whole."""
+def _repeats(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_dictionary(kind)
+    )
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+
+class ParquetSink:
+    """A Parquet file that has its name only once it is whole; `options` are ParquetWriter's."""
+
+    def __init__(self, path: Path, schema: pa.Schema, **options: Any) -> None:
         self.path = path
         self._part = part_of(path)
-        texts = [
-            f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_boolean(f.type)
-        ]
-        self._writer = pq.ParquetWriter(
-            self._part, schema, compression="zstd", compression_level=1, use_dictionary=texts
-        )
+        texts = [field.name for field in schema if _repeats(field.type)]
+        options = {"compression": "zstd", "compression_level": 1} | options
+        self._writer = pq.ParquetWriter(self._part, schema, use_dictionary=texts, **options)
 
     def write(self, table: pa.Table) -> None:
         """Append rows as a row group."""

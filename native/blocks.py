@@ -11,7 +11,7 @@ import numpy as np
 
 from ._jit import kernel, part
 from .simd import BLOCK, block_masks, count_ones, lowest_one, prefetch
-from .tables import HEAD
+from .tables import FEW_SETS, HEAD, MANY_SETS
 
 CHUNK = 256
 """Blocks that are noted before they are looked at: 16 KB of text, which stays in the cache."""
@@ -141,39 +141,55 @@ def run_through(starts, through):
     return out, np.uint64(total < inside)
 
 
-@kernel
-def mask_blocks(data, place, shuffles, single, carries, blocks):
+def masker(sets):
     """
-    Fill in the other masks of blocks, the first of them at `data[place]`.
+    `mask_blocks` for lexicons of so many sets.
 
-    A blank line is found by a carry that runs from behind a newline through blanks and comes out at
-    a newline; a step's first byte by one that runs on from there to the first byte that is not
+    A blank line is found by a carry that runs from behind a newline through blanks and comes out
+    at a newline; a step's first byte by one that runs on from there to the first byte that is not
     blank. If lines are steps (`single`), the second begins at every newline.
     """
-    after_newline, after_step = carries[AFTER_NEWLINE], carries[AFTER_STEP]
-    after_word = carries[AFTER_WORD]
-    for block in range(np.uint64(blocks.begins.size)):
-        prefetch(data, place + AHEAD)
-        newlines, blanks, words, begins = block_masks(data, place, shuffles)
-        place += BLOCK
-        edges = blocks.edges[block]
-        inside = words & (words << ONE | after_word) & ~edges
-        # What follows the last bytes of a trace is not part of it, but took part in `begins`.
-        blocks.begins[block] = (begins | blocks.ends[block] & ~blanks) & ~inside
-        after_word = words >> LAST
-        blank_lines, carry = run_through(
-            newlines << ONE | after_newline | edges, blanks & ~newlines
-        )
-        blank_lines &= newlines
-        after_newline = newlines >> LAST | carry
-        blocks.newlines[block] = newlines
-        blocks.lines[block] = newlines & ~blank_lines
-        parting = newlines if single else blank_lines
-        opened, carry = run_through(parting << ONE | after_step | edges, blanks)
-        after_step = parting >> LAST | carry
-        blocks.opened[block] = opened
-    carries[AFTER_NEWLINE], carries[AFTER_STEP] = after_newline, after_step
-    carries[AFTER_WORD] = after_word
+
+    @kernel
+    def mask_blocks(data, place, shuffles, single, carries, blocks):
+        after_newline, after_step = carries[AFTER_NEWLINE], carries[AFTER_STEP]
+        after_word = carries[AFTER_WORD]
+        for block in range(np.uint64(blocks.begins.size)):
+            prefetch(data, place + AHEAD)
+            newlines, blanks, words, begins = block_masks(data, place, shuffles, sets)
+            place += BLOCK
+            edges = blocks.edges[block]
+            inside = words & (words << ONE | after_word) & ~edges
+            # What follows the last bytes of a trace is not part of it, but took part in `begins`.
+            blocks.begins[block] = (begins | blocks.ends[block] & ~blanks) & ~inside
+            after_word = words >> LAST
+            blank_lines, carry = run_through(
+                newlines << ONE | after_newline | edges, blanks & ~newlines
+            )
+            blank_lines &= newlines
+            after_newline = newlines >> LAST | carry
+            blocks.newlines[block] = newlines
+            blocks.lines[block] = newlines & ~blank_lines
+            parting = newlines if single else blank_lines
+            opened, carry = run_through(parting << ONE | after_step | edges, blanks)
+            after_step = parting >> LAST | carry
+            blocks.opened[block] = opened
+        carries[AFTER_NEWLINE], carries[AFTER_STEP] = after_newline, after_step
+        carries[AFTER_WORD] = after_word
+
+    return mask_blocks
+
+
+mask_by_few, mask_by_many = masker(FEW_SETS), masker(MANY_SETS)
+
+
+@part
+def mask(data, place, tables, single, carries, blocks):
+    """Fill in the other masks of blocks, the first of them at `data[place]`."""
+    if tables.large:
+        mask_by_many(data, place, tables.shuffles, single, carries, blocks)
+    else:
+        mask_by_few(data, place, tables.shuffles, single, carries, blocks)
 
 
 @kernel

@@ -12,19 +12,19 @@ from .tables import (
     CASE,
     CASES,
     CATEGORY,
+    FEW_KEYS,
     HASH_HIGH,
     HASH_LOW,
     HEAD,
     HEADS,
     KEYS,
+    MANY_KEYS,
     MASKS,
     SIZE,
     WORD,
 )
 
 FOLD = 0x2020202020202020
-
-NUMBERS = tuple(range(len(KEYS)))
 
 LOW, HIGH = (
     tuple(np.uint64((1 << 8 * min(max(size - skipped, 0), 8)) - 1) for size in KEYS)
@@ -60,13 +60,28 @@ def bucket_at(low, high, number):
     return np.uint64(number * BUCKETS) + (mixed >> np.uint64(64 - BUCKET_BITS))
 
 
+def asker(numbers):
+    """`likely` for lexicons in which so many of KEYS are tried."""
+
+    @part
+    def likely(low, high, passes):
+        keys = np.uint8(0)
+        for number in literal_unroll(numbers):
+            keys |= passes[bucket_at(low, high, number)]
+        return np.uint64(keys)
+
+    return likely
+
+
+likely_in_small, likely_in_large = asker(FEW_KEYS), asker(MANY_KEYS)
+
+
 @part
-def likely(low, high, passes):
+def likely(low, high, tables):
     """The keys that some phrase has in common with these 16 bytes, as bits; a few too many."""
-    keys = np.uint8(0)
-    for number in literal_unroll(NUMBERS):
-        keys |= passes[bucket_at(low, high, number)]
-    return np.uint64(keys)
+    if tables.large:
+        return likely_in_large(low, high, tables.filter)
+    return likely_in_small(low, high, tables.filter)
 
 
 @part
@@ -123,7 +138,7 @@ def matches_at(data, place, stop, first, tables, free):
     """
     low, high = head_at(data, place, stop)
     matched = 0
-    keys = likely(low, high, tables.filter)
+    keys = likely(low, high, tables)
     while keys:
         number = highest_one(keys)
         keys ^= np.uint64(1) << np.uint64(number)

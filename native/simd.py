@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .tables import FINGERPRINT, SETS
+from .tables import FINGERPRINT
 
 BLOCK = 64
 """Bytes that `block_masks` looks at; it reads `FINGERPRINT - 1` more."""
@@ -120,27 +120,31 @@ def highest_one(typingctx, value):
 
 
 @intrinsic
-def block_masks(typingctx, data, index, shuffles):
+def block_masks(typingctx, data, index, shuffles, sets):
     """
     Bits of the 64 bytes from `data[index]`: newlines, blanks, word bytes, and where a phrase may
-    begin by the fingerprint in `shuffles` (`Tables.shuffles`). Four uint64, bit 0 for the first.
+    begin by the fingerprint in `shuffles` (`Tables.shuffles`), which has so many sets (a constant).
+    Four uint64, bit 0 for the first.
     """
+    if not isinstance(sets, types.IntegerLiteral):
+        return None  # Numba tries again with the constant
+    num_sets = sets.literal_value
 
     def generate(context, builder, signature, args):
         address = _pointer(context, builder, signature.args[0], args[0], args[1])
         zero = ir.Constant(LONG, 0)
         tables = _pointer(context, builder, signature.args[2], args[2], zero)
         masks = [zero] * 4
-        rows = [_row(builder, tables, n) for n in range(2 + FINGERPRINT * SETS)]
+        rows = [_row(builder, tables, n) for n in range(2 + FINGERPRINT * num_sets)]
         for offset in range(0, BLOCK, WIDTH):
             piece = builder.gep(address, [ir.Constant(LONG, offset)])
-            for n, mask in enumerate(_piece_masks(builder, piece, rows)):
+            for n, mask in enumerate(_piece_masks(builder, piece, rows, num_sets)):
                 wide = mask if WIDTH == BLOCK else builder.zext(mask, LONG)
                 shifted = builder.shl(wide, ir.Constant(LONG, offset))
                 masks[n] = builder.or_(masks[n], shifted)
         return context.make_tuple(builder, signature.return_type, masks)
 
-    return types.UniTuple(types.uint64, 4)(data, types.int64, shuffles), generate
+    return types.UniTuple(types.uint64, 4)(data, types.int64, shuffles, sets), generate
 
 
 def _vector():
@@ -182,17 +186,17 @@ def _mask(builder, lanes):
     return builder.bitcast(lanes, ir.IntType(WIDTH))
 
 
-def _piece_masks(builder, address, rows):
+def _piece_masks(builder, address, rows, num_sets):
     piece = _load(builder, address, 0)
     low = builder.and_(piece, _splat(15))
     high = builder.and_(builder.lshr(piece, _splat(4)), _splat(15))
     classes = builder.and_(_shuffle(builder, rows[0], low), _shuffle(builder, rows[1], high))
-    found = [None] * SETS
+    found = [None] * num_sets
     for place in range(FINGERPRINT):
         if place > 0:
             low = builder.and_(_load(builder, address, place), _splat(15))
-        for number in range(SETS):
-            groups = _shuffle(builder, rows[2 + place * SETS + number], low)
+        for number in range(num_sets):
+            groups = _shuffle(builder, rows[2 + place * num_sets + number], low)
             found[number] = groups if place == 0 else builder.and_(found[number], groups)
     begins = found[0]
     for groups in found[1:]:

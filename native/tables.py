@@ -3,9 +3,9 @@ A lexicon as the tables that every kernel reads.
 
 Three questions are asked of a place in the text, each far rarer than the one before:
 
-1. `shuffles`: may a phrase of one of sixteen groups begin here, by the low halves of its first
+1. `shuffles`: may a phrase of one of some groups begin here, by the low halves of its first
    eight bytes? Only a vector kernel asks, of 64 places at once.
-2. `filter`: does a phrase begin with these sixteen bytes, or twelve, eight or three, if it is
+2. `filter`: does a phrase begin with these sixteen bytes, or twelve, eight and so on, if it is
    shorter? A byte for each, found by hashing them.
 3. The patterns of that bucket, compared one by one: 16 bytes at once, the rest byte by byte.
 
@@ -31,8 +31,10 @@ HASH_LOW, HASH_HIGH = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 HEAD = 16
 """Bytes of a phrase that are compared at once, as two integers."""
 
-KEYS = (3, 8, 12, 16)
-"""A phrase is found by so many of its first bytes: the most that it has, three if it has fewer."""
+KEYS = (3, 4, 5, 6, 7, 8, 12, 16)
+FEW_KEYS, MANY_KEYS = (0, 5, 6, 7), tuple(range(len(KEYS)))
+"""A phrase is found by so many of its first bytes: the most that it has, three if it has fewer. In
+a small lexicon it is enough to try few of these."""
 
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS
@@ -41,8 +43,12 @@ BUCKETS = 1 << BUCKET_BITS
 FINGERPRINT = 8
 """Bytes of the first question. More of them cost shuffles and save places to look at."""
 
-SETS = 2
+FEW_SETS, MANY_SETS = 2, 6
 """Tables of eight groups each: one bit of a byte for a group."""
+
+FEW_OPENINGS = 128
+"""Distinct fingerprints of a lexicon for which few sets and keys are enough. With 500 phrases 142
+of 1,024 places pass few sets, and 42 many; the many sets and keys take 0.5 to 1.0 GB/s."""
 
 SHARES = np.array(
     [0.20, 0.06, 0.07, 0.08, 0.10, 0.11, 0.02, 0.03, 0.05, 0.07, 0.02, 0.01, 0.05, 0.03, 0.06, 0.05]
@@ -66,12 +72,12 @@ class Tables(NamedTuple):
     kind : uint8[256]
         Bits of a byte: WORD (ASCII letter, digit, underscore), BLANK (0x09 to 0x0D, 0x20), STARTS
         (some phrase begins with it, in either case).
-    shuffles : uint8[(2 + FINGERPRINT * SETS) * 16]
+    shuffles : uint8[(2 + FINGERPRINT * FEW_SETS) * 16], or MANY_SETS
         Rows of 16. Two give a byte's class, by its low and by its high half (see `_classes`). The
         rest, one for each byte of the fingerprint and each set, give by its low half the groups, as
         bits, whose phrases may have such a byte there.
     filter : uint8[len(KEYS) * BUCKETS]
-        0 if bucket h is empty, h being the `bucket_of` folded bytes, or else bit n for KEYS[n].
+        Bit n if bucket h is not empty, h being the `bucket_of` folded bytes, and n that of KEYS.
     buckets : uint32[len(KEYS) * BUCKETS + 1]
         Bucket h holds the patterns `buckets[h]` to `buckets[h + 1]`.
     patterns : uint64[num_patterns, 9]
@@ -82,6 +88,8 @@ class Tables(NamedTuple):
         if it matches only at the first byte of a step that is not blank.
     letters : uint8[any]
         The bytes beyond the heads, in lower case.
+    large : bool
+        Whether there are many sets and many keys.
     num_categories : int
         1 to 16. Category 0 is `branch`.
     plain : bool
@@ -95,6 +103,7 @@ class Tables(NamedTuple):
     buckets: np.ndarray
     patterns: np.ndarray
     letters: np.ndarray
+    large: bool
     num_categories: int
     plain: bool
 
@@ -110,22 +119,25 @@ def build_tables(patterns: Sequence[Pattern], num_categories: int) -> Tables:
     for category, phrase, _ in patterns:
         if not phrase or not 0 <= category < num_categories:
             raise ValueError(f"pattern out of range: category {category}, phrase {phrase!r}")
-    order, filter_bits, buckets = _buckets([phrase for _, phrase, _ in patterns])
+    large = len({phrase[:FINGERPRINT] for _, phrase, _ in patterns}) > FEW_OPENINGS
+    keys = [KEYS[number] for number in (MANY_KEYS if large else FEW_KEYS)]
+    order, filter_bits, buckets = _buckets([phrase for _, phrase, _ in patterns], keys)
     placed = [patterns[n] for n in order]
     phrases = [phrase for _, phrase, _ in placed]
     tables = Tables(
         kind=_kinds(phrases),
-        shuffles=_shuffles([phrase for _, phrase, _ in patterns]),
+        shuffles=_shuffles(phrases, MANY_SETS if large else FEW_SETS),
         filter=filter_bits,
         buckets=buckets,
         patterns=_rows(placed),
         letters=np.frombuffer(
             b"".join(phrase[HEAD:] for phrase in phrases) + b"\0", np.uint8
         ).copy(),
+        large=large,
         num_categories=num_categories,
         plain=not any(b"\n" in phrase or phrase[0] in BLANK_BYTES for phrase in phrases),
     )
-    for array in tables[:-2]:
+    for array in tables[:-3]:
         array.flags.writeable = False
     return tables
 
@@ -168,20 +180,22 @@ def _halves(pieces: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(padded, "<u8").astype(np.uint64).reshape(-1, 2)
 
 
-def _buckets(phrases: Sequence[bytes]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """The phrases in the order of their buckets (a short one stands in many), and the buckets."""
+def _buckets(
+    phrases: Sequence[bytes], keys: Sequence[int]
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """The phrases by bucket (a short one stands in many), `Tables.filter` and `Tables.buckets`."""
     places = sorted(
-        {(bucket_of(o), -len(p), n) for n, p in enumerate(phrases) for o in _openings(p)}
+        {(bucket_of(o), -len(p), n) for n, p in enumerate(phrases) for o in _openings(p, keys)}
     )
     sizes = np.bincount([bucket for bucket, _, _ in places], minlength=len(KEYS) * BUCKETS)
     buckets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32)
-    passing = (np.repeat(1 << np.arange(len(KEYS)), BUCKETS) * (sizes > 0)).astype(np.uint8)
-    return [n for _, _, n in places], passing, buckets
+    bits = np.repeat(1 << np.arange(len(KEYS)), BUCKETS)
+    return [n for _, _, n in places], np.where(sizes, bits, 0).astype(np.uint8), buckets
 
 
-def _openings(phrase: bytes) -> Sequence[bytes]:
+def _openings(phrase: bytes, keys: Sequence[int]) -> Sequence[bytes]:
     """The folded keys that a match of a phrase may begin with."""
-    held = _places(phrase, max((size for size in KEYS if size <= len(phrase)), default=KEYS[0]))
+    held = _places(phrase, max((size for size in keys if size <= len(phrase)), default=KEYS[0]))
     return [bytes(opening) for opening in product(*({b | CASE for b in place} for place in held))]
 
 
@@ -194,7 +208,7 @@ def _places(phrase: bytes, count: int) -> list[set[int]]:
     return places + [set(range(256))] * (count - len(places))
 
 
-def _shuffles(phrases: Sequence[bytes]) -> np.ndarray:
+def _shuffles(phrases: Sequence[bytes], sets: int) -> np.ndarray:
     classes = np.zeros((2, 16), np.uint8)
     _classes(classes)
     openings = sorted({phrase[:FINGERPRINT] for phrase in phrases})
@@ -202,10 +216,10 @@ def _shuffles(phrases: Sequence[bytes]) -> np.ndarray:
     for number, opening in enumerate(openings):
         for place, bytes_there in enumerate(_places(opening, FINGERPRINT)):
             held[number, place, [byte & 15 for byte in bytes_there]] = True
-    groups = _grouped(held, 8 * SETS)
-    bits = np.zeros((8 * SETS, FINGERPRINT, 16), np.bool_)
+    groups = _grouped(held, 8 * sets)
+    bits = np.zeros((8 * sets, FINGERPRINT, 16), np.bool_)
     bits[: len(groups)] = groups
-    by_set = bits.reshape(SETS, 8, FINGERPRINT, 16).transpose(2, 0, 3, 1)
+    by_set = bits.reshape(sets, 8, FINGERPRINT, 16).transpose(2, 0, 3, 1)
     rows = np.packbits(by_set, axis=-1, bitorder="little")
     return np.concatenate([classes.ravel(), rows.ravel()])
 

@@ -8,7 +8,7 @@ A batch is one stream: where a trace ends is a bit in a mask like any other, and
 1. Byte shuffles look up the halves of every byte in tables of sixteen entries. That gives the
    newlines, the blanks, the word bytes, and the places where the next eight bytes may be those of
    some phrase (`simd.block_masks`), whatever the size of the lexicon.
-2. Steps are found by additions whose carries run through blanks (`blocks.mask_blocks`), and counted
+2. Steps are found by additions whose carries run through blanks (`blocks.mask`), and counted
    by counting bits. No step is visited.
 3. Places are noted for a chunk, 9 of 1,024 in the real traces with the default lexicon, thinned out
    to 3 by hashes of what begins there (`thin_out`), then compared with the phrases of their bucket
@@ -45,7 +45,7 @@ from .blocks import (
     READ,
     ZERO,
     mark_edges,
-    mask_blocks,
+    mask,
     note_places,
     some_of,
     steps_until,
@@ -62,7 +62,7 @@ FREE, LAST_STEP = range(2)
 
 
 @kernel
-def thin_out(data, offsets, trace, passes, places, keys):
+def thin_out(data, offsets, trace, tables, places, keys):
     """
     Keep the places that have keys in common with some phrase, and these keys; returns how many.
 
@@ -75,7 +75,7 @@ def thin_out(data, offsets, trace, passes, places, keys):
             trace += 1
             stop = offsets[trace + 1]
         low, high = head_at(data, place, stop)
-        found = likely(low, high, passes)
+        found = likely(low, high, tables)
         places[kept] = place
         keys[kept] = found
         kept += np.uint64(found != ZERO)
@@ -230,19 +230,19 @@ def measure_traces(
         behind = begin + BLOCK * size
         blocks = some_of(scratch.blocks, 0, size)
         mark_edges(offsets, ended, begin, blocks)
-        mask_blocks(data, begin, tables.shuffles, single, carries, some_of(blocks, 0, whole))
+        mask(data, begin, tables, single, carries, some_of(blocks, 0, whole))
         if whole < size:
             for n in range(stop - rest):
                 padded[n] = data[rest + n]
             for n in range(stop - rest, padded.size):
                 padded[n] = SPACE
             last = some_of(blocks, whole, size)
-            mask_blocks(padded, 0, tables.shuffles, single, carries, last)
+            mask(padded, 0, tables, single, carries, last)
             blocks.begins[size - 1] &= ALL >> np.uint64(behind - stop)
         number = steps
         count, steps = note_places(blocks, begin, steps, scratch.places)
         places, keys = scratch.places[:count], scratch.keys[:count]
-        count = thin_out(data, offsets, marked, tables.filter, places, keys)
+        count = thin_out(data, offsets, marked, tables, places, keys)
         while ended < offsets.size - 1 and offsets[ended + 1] < behind:
             ended += 1
             edge = offsets[ended]

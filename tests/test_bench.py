@@ -1,18 +1,21 @@
 """Every bench once, on next to nothing: its cases run, and their answers hold."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench import patterns, report
 from bench.__main__ import BENCHES, main
 from bench.answers import check
+from bench.counting import host_kernels
 from bench.runs import BenchError, Ran
 
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
 CASES = {"scan": 9, "emit": 4, "memory": 4, "select": 2, "start": 5}
+CASES["kernel"] = 10 + len(host_kernels(threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_every_engine_counts_as_the_reference_does():
     import polars as pl
     import pyarrow as pa
 
-    from bench.contenders import _hyperscan_counts, _re_counts
+    from bench.contenders import _hyperscan_counts, _re_counts, joined
     from curate.lexicon import load
     from curate.native import reference
 
@@ -63,7 +66,7 @@ def test_every_engine_counts_as_the_reference_does():
         names = [f"{name}_markers" for name in lexicon.category_names]
         markers = dict(zip(names, counts["markers"], strict=True))
         steps = {"steps": counts["steps"], "branch_steps": counts["branch_steps"]}
-        assert _hyperscan_counts(pa.array([text])) == markers
+        assert _hyperscan_counts(joined(pa.array([text]))) == markers
         assert _re_counts(text) == steps | markers
         assert markers == {
             f"{name}_markers": column.str.count_matches(patterns.rust(regex))[n]
@@ -80,3 +83,23 @@ def test_results_hold_the_newest_of_each_title(tmp_path, monkeypatch):
     text = report.RESULTS.read_text()
     assert text.count("\n## ") == 2 and text.index("## a") < text.index("## b")
     assert "| run | 3.25 | 3.25 | 1 |" in text and "| run | 1 |" not in text
+
+
+def test_drawn_phrases_stand_in_the_text(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bench import lexicons
+    from curate.lexicon import first_marker, load
+
+    texts = ["Wait, let\u2019s see it.", "WAIT\nfor x_1 or 2nd, a to z", "let's see", *[""] * 17]
+    pq.write_table(pa.table({"trace": texts}), tmp_path / "shard.parquet")
+    drawn = lexicons.draw(str(tmp_path / "shard.parquet"), len(texts), str(tmp_path), threads=1)
+    for file in drawn.values():
+        phrases = {}
+        for category in load(file).categories:
+            for phrase in category.phrases:
+                alone = replace(category, phrases=(phrase,))
+                phrases[phrase.text] = any(first_marker(alone, text) for text in texts)
+        assert all(phrases.values())
+    assert {"wait", "see", "let's see", "let's see it", "a to z"} <= phrases.keys()

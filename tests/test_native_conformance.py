@@ -61,6 +61,8 @@ EVERYTHING = {"want_steps": True, "want_unique": True}
 PLAIN = [phrase for phrase in PHRASES if is_plain(phrase)]
 NESTED = Lexicon([(n % 5, phrase, n % 7 == 0) for n, phrase in enumerate(PLAIN)], 5)
 NESTED_TABLES = native.build_tables(*NESTED)
+FILLING = [(n % 5, b"%04d filling" % (n * 7919 % 10000), False) for n in range(200)]
+LARGE_TABLES = native.build_tables([*NESTED.patterns, *FILLING], 5)
 
 
 def batch_of(traces: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -171,6 +173,17 @@ def test_the_answer_is_that_of_the_reference(measure, batch, delimiter):
 @given(batch=st.lists(traces(), max_size=4), delimiter=delimiters())
 def test_the_answer_is_that_of_the_reference_for_nested_phrases(measure, batch, delimiter):
     counts = measure(*batch_of(batch), NESTED_TABLES, delimiter=delimiter, **EVERYTHING)
+    assert answer_of(counts) == expected_of(batch, NESTED, delimiter)
+
+
+@every_kernel
+@settings(max_examples=60)
+@given(batch=st.lists(traces(), max_size=4), delimiter=delimiters())
+def test_phrases_of_a_large_lexicon_are_found_as_well(measure, batch, delimiter):
+    """The same phrases among so many others that never occur that more is asked of each place."""
+    assert LARGE_TABLES.large
+    assert not NESTED_TABLES.large
+    counts = measure(*batch_of(batch), LARGE_TABLES, delimiter=delimiter, **EVERYTHING)
     assert answer_of(counts) == expected_of(batch, NESTED, delimiter)
 
 
