@@ -65,8 +65,9 @@ class Scratch(NamedTuple):
         Places of a chunk that may begin a phrase; two are written even where there are none.
     keys : uint64[(CHUNK + TAIL) * BLOCK + 2]
         What `matching.likely` says of each.
-    padded : uint8[TAIL * BLOCK + READ]
-        A copy of the end of the batch, and blanks behind it.
+    padded, tail : uint8[TAIL * BLOCK + READ]
+        A copy of the end of the batch, and blanks behind it; and the same bytes, read only, as
+        kernels take all text.
     carries : uint64[3]
     """
 
@@ -74,6 +75,7 @@ class Scratch(NamedTuple):
     places: np.ndarray
     keys: np.ndarray
     padded: np.ndarray
+    tail: np.ndarray
     carries: np.ndarray
 
 
@@ -82,11 +84,15 @@ def new_scratch() -> Scratch:
     num_blocks = CHUNK + TAIL
     edges, ends, begins, opened, newlines, lines = np.empty((6, num_blocks), np.uint64)
     before = np.empty(num_blocks, np.int64)
+    padded = np.empty(TAIL * BLOCK + READ, np.uint8)
+    tail = padded.view()
+    tail.flags.writeable = False
     return Scratch(
         blocks=Blocks(edges, ends, begins, opened, newlines, lines, before),
         places=np.empty(num_blocks * BLOCK + 2, np.int64),
         keys=np.empty(num_blocks * BLOCK + 2, np.uint64),
-        padded=np.empty(TAIL * BLOCK + READ, np.uint8),
+        padded=padded,
+        tail=tail,
         carries=np.empty(3, np.uint64),
     )
 

@@ -26,7 +26,10 @@ Reached on the real traces, default lexicon, one core with AVX-512 at 4.1 GHz, t
     3.9        blocks are masked by a loop of its own, whose tables stay in registers
     4.1        phrases are compared without branches
     4.8        the text 4 KB on is asked for while a block is masked
-    4.8        and no trace costs anything by itself: batches as streams, unsigned indices
+    4.8        a batch is one stream, which pays for short traces: 4.2 to 4.8 at 6 KB each
+
+A large lexicon (`tables.FEW_OPENINGS`) has more sets and keys; of its 500 phrases, common ones, 7
+are found in 1,024 bytes, at 1.0 GB/s. What did not help is in `bench/RESULTS.md`.
 
 Literal delimiters are left to the scalar kernel. Specification: `reference.py`.
 """
@@ -56,6 +59,9 @@ from .simd import BLOCK, highest_one, lowest_one
 from .tables import BLANK, CATEGORY
 
 SPACE = np.uint8(0x20)
+
+NONE = np.int64(0)
+"""A literal 0 would have Numba compile what it is handed to a second time."""
 
 FREE, LAST_STEP = range(2)
 """Rows of `state`: where the last marker of a category ends, and its step."""
@@ -220,24 +226,24 @@ def measure_traces(
     carries, padded = scratch.carries, scratch.padded
     carries[AFTER_NEWLINE], carries[AFTER_STEP], carries[AFTER_WORD] = ONE, ONE, ZERO
     begin = line = line_end = offsets[0]
-    ended = marked = spanned = 0  # traces
-    steps = 0
+    ended = marked = spanned = NONE  # traces
+    steps = NONE
     first_steps[0] = 0
     while begin < stop:
         whole = min(CHUNK, max(0, (stop - begin - READ) // BLOCK + 1))
         rest = begin + BLOCK * whole
         size = whole if whole == CHUNK else whole + (stop - rest + BLOCK - 1) // BLOCK
         behind = begin + BLOCK * size
-        blocks = some_of(scratch.blocks, 0, size)
+        blocks = some_of(scratch.blocks, NONE, size)
         mark_edges(offsets, ended, begin, blocks)
-        mask(data, begin, tables, single, carries, some_of(blocks, 0, whole))
+        mask(data, begin, tables, single, carries, some_of(blocks, NONE, whole))
         if whole < size:
             for n in range(stop - rest):
                 padded[n] = data[rest + n]
             for n in range(stop - rest, padded.size):
                 padded[n] = SPACE
             last = some_of(blocks, whole, size)
-            mask(padded, 0, tables, single, carries, last)
+            mask(scratch.tail, NONE, tables, single, carries, last)
             blocks.begins[size - 1] &= ALL >> np.uint64(behind - stop)
         number = steps
         count, steps = note_places(blocks, begin, steps, scratch.places)
