@@ -18,7 +18,7 @@ from bench import answers, contenders, corpora, runs
 from bench.answers import Answers
 from bench.corpora import Corpus
 from bench.report import Result, Row, Target, row
-from bench.runs import Ran
+from bench.runs import BenchError, Ran
 from bench.settings import QUICK_GB, Settings
 from curate.buffers import text_buffers
 from curate.lexicon import load
@@ -118,17 +118,17 @@ def _by_teacher(settings: Settings, gb: float) -> list[Case]:
 def _by_kernel(shard: str) -> list[Case]:
     text = Text(shard=shard)
     steps = "what it costs to also say where each step is and what it holds"
-    kernels = runs.job("bench.counting:host_kernels").answer
+    kernels = runs.job("bench.counting:kernels").answer["names"]
     return [
         Case(what=f"{DEFAULT}, each step", shows=steps, text=text, want_steps=True),
         *(
             Case(
                 what=f"kernel {name}",
-                shows=f"{what} at a time: the default lexicon by CURATE_KERNEL",
+                shows="the default lexicon by the kernel that CURATE_KERNEL names",
                 text=text,
                 kernel=name,
             )
-            for name, what in kernels.items()
+            for name in kernels
         ),
     ]
 
@@ -167,7 +167,7 @@ def _contend(case: Case, known: Answers) -> Ran:
 
 
 def _counted(text: Text, kernel: str | None = None, *, want_steps: bool = False) -> Ran:
-    environment = {"CURATE_KERNEL": kernel} if kernel else {}
+    environment = {"CURATE_KERNEL": kernel or ""}
     job, steps = "bench.counting:count", want_steps
     return runs.job(job, threads=1, environment=environment, **asdict(text), want_steps=steps)
 
@@ -219,29 +219,29 @@ def against_reference(shard: str, lexicon: str, text_bytes: int, threads: int) -
 
     del threads
     held = load(lexicon)
-    measure, categories = _measurer(lexicon)
+    measure, categories = _measurer(lexicon, want_steps=True)
     batch = next(contenders.batches(shard))
     seen = np.cumsum(pc.binary_length(batch).to_numpy())
     rows = min(len(batch), int(np.searchsorted(seen, text_bytes)) + 1)
     for n in range(rows):
         buffers = text_buffers(batch.slice(n, 1))
-        found = _named(buffers, measure(*buffers), categories)
+        measured = measure(*buffers)
+        found = _named(buffers, measured, categories)
         trace = batch[n].as_py().encode()
         counts = reference.measure(trace, held.patterns(), len(categories))
         answers.check(f"row {n} of {shard}", found, answers.named(trace, counts, list(found)))
+        for name in ("spans", "step_markers"):
+            if getattr(measured, name).tolist() != list(map(list, counts[name])):
+                raise BenchError(f"row {n} of {shard}: wrong {name}")
     return {"rows": rows}
 
 
-def host_kernels(threads: int) -> dict[str, str]:
-    """A job: what CURATE_KERNEL may name on this host, and what each is."""
-    import llvmlite.binding as llvm
-
-    from curate.native.simd import ARM, WIDTHS
+def kernels(threads: int) -> dict[str, list[str]]:
+    """A job: what CURATE_KERNEL may name on this host."""
+    from curate.native.simd import host_kernels
 
     del threads
-    features = {"neon": True} if ARM else llvm.get_host_cpu_features()
-    vector = {name: f"vector, {WIDTHS[name]} bytes" for name in WIDTHS if features.get(name)}
-    return vector | {"scalar": "scalar"}
+    return {"names": [*host_kernels(), "scalar"]}
 
 
 def _pace(ran: list[Ran], known: Answers) -> list[float]:

@@ -62,6 +62,8 @@ def main() -> None:
         sys.stdout.flush()
     except CurateError as error:
         code = _say(f"error: {error}", 1)
+    except ImportError as error:  # a library that is not there, or a kernel that the host lacks
+        code = _say(f"error: {error}", 1)
     except click.UsageError as error:
         error.show()
         code = error.exit_code

@@ -63,6 +63,7 @@ def step_options(schema: pa.Schema) -> dict[str, Any]:
 
     Measured for a row: 44 ns and 7 bytes; 98 ns and 4.5 bytes as other sidecars are written. The
     schema is not stored, so that readers get strings, not the dictionaries they are written from.
+    Readers need BYTE_STREAM_SPLIT of integers (Parquet 2.11): pyarrow 17, polars 1, DuckDB 1.2 on.
     """
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
     return {
@@ -104,14 +105,11 @@ class Measurer:
         repeats: bool = False,
     ) -> None:
         # Late, as Numba takes half a second to import and errors should not wait for it.
-        try:
-            from curate import native
-        except ImportError as error:
-            raise CurateError(str(error)) from error
+        from curate import native
 
         self.categories = lexicon.category_names
         self.fields = measured_fields(self.categories)
-        self._measure, self._joined = native.measure, native.Counts.joined
+        self._measure = native.measure
         self._tables = native.build_tables(lexicon.patterns(), len(self.categories))
         self._delimiter, self._steps_wanted, self._repeats = delimiter, steps, repeats
 
@@ -130,31 +128,34 @@ class Measurer:
 
     def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The features of some batches, an array for each of `fields`."""
-        counts = self._joined([batch.counts for batch in batches])
-        steps, branch_steps = counts.steps, counts.branch_steps
+        steps, branch_steps = _joined(batches, "steps"), _joined(batches, "branch_steps")
+        first_branch = _joined(batches, "first_branch")
         num_traces = len(steps)
         columns = [
             pa.repeat(pa.scalar("ok"), num_traces),
             pa.array(np.concatenate([np.diff(batch.offsets) for batch in batches])),
             pa.array(steps),
             pa.nulls(num_traces, pa.int32())
-            if counts.unique_steps is None
-            else pa.array(counts.unique_steps),
+            if not self._repeats
+            else pa.array(_joined(batches, "unique_steps")),
             pa.array(branch_steps),
             _ratio(branch_steps, steps, null=steps == 0),
-            _ratio(counts.first_branch, steps, null=counts.first_branch < 0),
-            pa.array(counts.branch_pairs),
+            _ratio(first_branch, steps, null=first_branch < 0),
+            pa.array(_joined(batches, "branch_pairs")),
         ]
-        columns += [pa.array(column) for column in counts.markers.T]
-        return columns + [pa.array(column) for column in counts.category_steps.T[1:]]
+        columns += [pa.array(column) for column in _joined(batches, "markers").T]
+        return columns + [pa.array(column) for column in _joined(batches, "category_steps").T[1:]]
 
     def steps(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The steps of some batches, as in `step_schema` after the locator."""
-        counts = self._joined([batch.counts for batch in batches])
-        spans, markers = counts.spans, counts.step_markers
-        assert spans is not None and markers is not None
+        spans, markers = _joined(batches, "spans"), _joined(batches, "step_markers")
         columns = [pa.array(spans[:, 0]), pa.array(spans[:, 1]), pa.array(markers[:, 0] > 0)]
         return columns + [pa.array(column) for column in markers.T]
+
+
+def _joined(batches: Sequence[Measured], name: str) -> np.ndarray:
+    """One of the counts of some batches, at least one, as of a single batch."""
+    return np.concatenate([getattr(batch.counts, name) for batch in batches])
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array:

@@ -278,14 +278,14 @@ class Measuring:
     def _steps(self, shard: int, row: int, measured: Sequence[Measured]) -> pa.Table:
         per_trace = np.concatenate([each.counts.steps for each in measured])
         total = int(per_trace.sum())
-        first = np.repeat(np.cumsum(per_trace) - per_trace, per_trace)
+        first = np.repeat((np.cumsum(per_trace) - per_trace).astype(np.int32), per_trace)
         columns = [
             pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(total, np.int32)), [self._shards[shard].name]
             ),
             pa.array(np.repeat(np.arange(row, row + len(per_trace)), per_trace)),
             pa.array(np.zeros(total, np.int32)),
-            pa.array((np.arange(total) - first).astype(np.int32)),
+            pa.array(np.arange(total, dtype=np.int32) - first),
         ]
         return pa.Table.from_arrays(
             [*columns, *self._measurer.steps(measured)], schema=self._step_schema

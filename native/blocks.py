@@ -11,15 +11,15 @@ import numpy as np
 
 from ._jit import kernel, part
 from .simd import BLOCK, block_masks, count_ones, lowest_one, prefetch
-from .tables import FEW_SETS, HEAD, MANY_SETS
+from .tables import FEW_SETS, FINGERPRINT, MANY_SETS
 
 CHUNK = 256
 """Blocks that are noted before they are looked at: 16 KB of text, which stays in the cache."""
 
-READ = BLOCK + HEAD - 1
-"""Bytes from a block's first on that may be read."""
+READ = BLOCK + FINGERPRINT - 1
+"""Bytes from a block's first on that are read."""
 
-TAIL = 3
+TAIL = 2
 """Blocks, at most, in the bytes that are left when a block's READ bytes would reach too far."""
 
 AHEAD = 4096
@@ -38,7 +38,7 @@ class Blocks(NamedTuple):
     Consecutive blocks.
 
     edges, ends : uint64[num_blocks]
-        Bytes right behind a trace, and bytes of which fewer than HEAD are left in their trace.
+        Bytes right behind a trace, and the last FINGERPRINT - 1 bytes of each.
     begins, opened, newlines, lines : uint64[num_blocks]
         Places that may begin a phrase; first bytes of steps that are not blank; newlines; those
         newlines that end lines that are not blank.
@@ -120,7 +120,7 @@ def mark_edges(offsets, trace, begin, blocks):
     stop = begin + BLOCK * ends.size
     while trace < offsets.size - 1:
         end = offsets[trace + 1]
-        first = max(end - HEAD + 1, offsets[trace])
+        first = max(end - FINGERPRINT + 1, offsets[trace])
         if first >= stop:
             break
         if begin <= end < stop:

@@ -1,20 +1,21 @@
 """Arrays in, arrays out: gives the kernels their outputs and calls the one that this host runs."""
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from . import scalar, vector
-from .blocks import Scratch, new_scratch
+from .blocks import new_scratch
 from .repeats import count_unique_steps
 from .scalar import BLANK_LINE, BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, LINE, LITERAL, STEPS
 from .simd import WIDTH
 from .tables import Tables
 
-HOST_KERNEL = "vector" if WIDTH else "scalar"
+Kernel = Literal["vector", "scalar"]
+
+HOST_KERNEL: Kernel = "vector" if WIDTH else "scalar"
 """Chosen once, by the host's byte shuffle; CURATE_KERNEL=scalar in the environment forces that."""
 
 KERNEL_VERSION = 2
@@ -24,7 +25,14 @@ BYTES_PER_STEP = 32
 """A first guess of how densely steps lie; too few spans cost a second pass over the batch."""
 
 
-_held = threading.local()
+class _Held(threading.local):
+    """A thread's own, kept: memory given back after each batch has to be mapped for the next."""
+
+    def __init__(self) -> None:
+        self.scratch = new_scratch()
+
+
+_held = _Held()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +56,6 @@ class Counts:
     spans: np.ndarray | None = None
     step_markers: np.ndarray | None = None
 
-    @classmethod
-    def joined(cls, parts: "Sequence[Counts]") -> "Counts":
-        """The counts of batches, at least one, as of a single batch of all their traces."""
-        arrays: dict[str, Any] = {}
-        for field in fields(cls):
-            held = [getattr(part, field.name) for part in parts]
-            arrays[field.name] = None if held[0] is None else np.concatenate(held)
-        return cls(**arrays)
-
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
@@ -72,15 +71,18 @@ def measure(
     delimiter: str | bytes = "blank-line",
     want_steps: bool = False,
     want_unique: bool = False,
-    kernel: str = HOST_KERNEL,
+    kernel: Kernel = HOST_KERNEL,
 ) -> Counts:
     """
     Measure every trace of a batch.
 
     `data` (uint8) and `offsets` (int64, one more than traces) are read only and C-contiguous;
     `delimiter` is `blank-line`, `line` or a literal as bytes, not empty. The vector kernel leaves
-    literals, and phrases that are not `Tables.plain`, to the scalar one.
+    literals, and phrases that are not `Tables.plain`, to the scalar one. Raises ValueError for a
+    `kernel` that this process does not have.
     """
+    if kernel not in ("scalar", HOST_KERNEL):
+        raise ValueError(f"kernel: expected scalar or {HOST_KERNEL}, found {kernel!r}")
     num_traces = offsets.size - 1
     num_bytes = int(offsets[-1] - offsets[0])
     trace_counts = np.empty((num_traces, 4), np.int32)
@@ -97,7 +99,7 @@ def measure(
         if kernel == "vector" and mode != LITERAL and tables.plain:
             single = mode == LINE
             total = vector.measure_traces(
-                data, offsets, tables, single, *outputs, first_steps, state, _own_scratch()
+                data, offsets, tables, single, *outputs, first_steps, state, _held.scratch
             )
         else:
             total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs, state)
@@ -127,14 +129,6 @@ def measure(
         spans=spans.copy() if want_steps else None,
         step_markers=step_markers.copy() if want_steps else None,
     )
-
-
-def _own_scratch() -> Scratch:
-    """This thread's, kept: memory given back between batches has to be mapped again for each."""
-    if not hasattr(_held, "scratch"):
-        _held.scratch = new_scratch()
-    scratch: Scratch = _held.scratch
-    return scratch
 
 
 def find_markers(data: np.ndarray, start: int, end: int, tables: Tables) -> np.ndarray:

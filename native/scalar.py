@@ -150,7 +150,7 @@ def measure_traces(
         as it reaches; capacity 0 where steps are not asked for.
     step_markers : int32[capacity, num_categories]
         Markers of each category in each step, beside `spans`.
-    scratch : int64[3, num_categories]
+    scratch : int64[2, num_categories]
         Overwritten.
 
     Returns
@@ -218,6 +218,7 @@ def locate_markers(data, start, stop, tables, places, scratch):
     Find the markers of one step: rows (start, end, category) of `places`, int64[capacity, 3].
 
     Returns how many there are, in order of place; those beyond the capacity are not written.
+    `scratch` is int64[1, num_categories], overwritten.
     """
     free = scratch[0]
     scratch[:] = 0

@@ -39,7 +39,7 @@ def chosen_width() -> int:
     CURATE_KERNEL in the environment may name another that it has, or `scalar` for none.
     """
     names = [*host_kernels(), "scalar"]
-    name = os.environ.get("CURATE_KERNEL", names[0])
+    name = os.environ.get("CURATE_KERNEL") or names[0]
     if name not in names:
         known = ", ".join(names)
         raise ImportError(f"CURATE_KERNEL: expected one of {known} on this host, found {name!r}")

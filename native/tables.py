@@ -31,7 +31,7 @@ HASH_LOW, HASH_HIGH = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 HEAD = 16
 """Bytes of a phrase that are compared at once, as two integers."""
 
-KEYS = (3, 4, 5, 6, 7, 8, 12, 16)
+KEYS = (3, 4, 5, 6, 7, 8, 12, 16)  # eight, as each is a bit of a byte in `Tables.filter`
 FEW_KEYS, MANY_KEYS = (0, 5, 6, 7), tuple(range(len(KEYS)))
 """A phrase is found by so many of its first bytes: the most that it has, three if it has fewer. In
 a small lexicon it is enough to try few of these."""
@@ -45,6 +45,9 @@ FINGERPRINT = 8
 
 FEW_SETS, MANY_SETS = 2, 6
 """Tables of eight groups each: one bit of a byte for a group."""
+
+MOST_JOINED = 512
+"""Distinct fingerprints up to which those that are most alike share a group."""
 
 FEW_OPENINGS = 128
 """Distinct fingerprints of a lexicon for which few sets and keys are enough. With 500 phrases 142
@@ -216,12 +219,19 @@ def _shuffles(phrases: Sequence[bytes], sets: int) -> np.ndarray:
     for number, opening in enumerate(openings):
         for place, bytes_there in enumerate(_places(opening, FINGERPRINT)):
             held[number, place, [byte & 15 for byte in bytes_there]] = True
-    groups = _grouped(held, 8 * sets)
+    groups = _grouped(_neighbours(held, MOST_JOINED), 8 * sets)
     bits = np.zeros((8 * sets, FINGERPRINT, 16), np.bool_)
     bits[: len(groups)] = groups
     by_set = bits.reshape(sets, 8, FINGERPRINT, 16).transpose(2, 0, 3, 1)
     rows = np.packbits(by_set, axis=-1, bitorder="little")
     return np.concatenate([classes.ravel(), rows.ravel()])
+
+
+def _neighbours(held: np.ndarray, most: int) -> np.ndarray:
+    """Join neighbours in the alphabet until `most` sets are left, as `_grouped` takes n^3 for n."""
+    if len(held) <= most:
+        return held
+    return np.logical_or.reduceat(held, np.arange(most) * len(held) // most, axis=0)
 
 
 def _grouped(held: np.ndarray, most: int) -> np.ndarray:

@@ -60,8 +60,8 @@ from .tables import BLANK, CATEGORY
 
 SPACE = np.uint8(0x20)
 
-NONE = np.int64(0)
-"""A literal 0 would have Numba compile what it is handed to a second time."""
+START = np.int64(0)
+"""0 as int64: a literal would have Numba compile whatever it is handed to once more."""
 
 FREE, LAST_STEP = range(2)
 """Rows of `state`: where the last marker of a category ends, and its step."""
@@ -226,24 +226,24 @@ def measure_traces(
     carries, padded = scratch.carries, scratch.padded
     carries[AFTER_NEWLINE], carries[AFTER_STEP], carries[AFTER_WORD] = ONE, ONE, ZERO
     begin = line = line_end = offsets[0]
-    ended = marked = spanned = NONE  # traces
-    steps = NONE
+    ended = marked = spanned = START  # traces
+    steps = START
     first_steps[0] = 0
     while begin < stop:
         whole = min(CHUNK, max(0, (stop - begin - READ) // BLOCK + 1))
         rest = begin + BLOCK * whole
         size = whole if whole == CHUNK else whole + (stop - rest + BLOCK - 1) // BLOCK
         behind = begin + BLOCK * size
-        blocks = some_of(scratch.blocks, NONE, size)
+        blocks = some_of(scratch.blocks, START, size)
         mark_edges(offsets, ended, begin, blocks)
-        mask(data, begin, tables, single, carries, some_of(blocks, NONE, whole))
+        mask(data, begin, tables, single, carries, some_of(blocks, START, whole))
         if whole < size:
             for n in range(stop - rest):
                 padded[n] = data[rest + n]
             for n in range(stop - rest, padded.size):
                 padded[n] = SPACE
             last = some_of(blocks, whole, size)
-            mask(scratch.tail, NONE, tables, single, carries, last)
+            mask(scratch.tail, START, tables, single, carries, last)
             blocks.begins[size - 1] &= ALL >> np.uint64(behind - stop)
         number = steps
         count, steps = note_places(blocks, begin, steps, scratch.places)

@@ -8,14 +8,14 @@ import pytest
 from bench import patterns, report
 from bench.__main__ import BENCHES, main
 from bench.answers import check
-from bench.counting import host_kernels
+from bench.counting import kernels
 from bench.runs import BenchError, Ran
 
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
 CASES = {"scan": 9, "emit": 4, "memory": 4, "select": 2, "start": 5}
-CASES["kernel"] = 10 + len(host_kernels(threads=1))
+CASES["kernel"] = 10 + len(kernels(threads=1)["names"])
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from curate import native
 from curate.lexicon import load, names
 from curate.native import reference
-from curate.native.simd import WIDTH
+from curate.native.blocks import CHUNK
+from curate.native.simd import BLOCK, WIDTH
 from tests.strategies import PHRASES, Lexicon, batches, delimiters, is_plain, lexicons, traces
 from tests.test_native_reference import (
     BEHIND,
@@ -176,6 +177,36 @@ def test_the_answer_is_that_of_the_reference_for_nested_phrases(measure, batch, 
     assert answer_of(counts) == expected_of(batch, NESTED, delimiter)
 
 
+FILLERS = (b"x", b"\n", b" ", b". ", b"\n\n. ")
+
+
+def filled(filler: bytes, size: int) -> bytes:
+    """So many bytes of a filler."""
+    return (filler * (size // len(filler) + 1))[:size]
+
+
+@every_kernel
+@settings(max_examples=60)
+@given(
+    batch=st.lists(traces(), min_size=1, max_size=4),
+    filler=st.sampled_from(FILLERS),
+    size=st.builds(
+        lambda chunks, more: chunks * CHUNK * BLOCK + more, st.integers(1, 2), st.integers(-100, 40)
+    ),
+    alone=st.booleans(),
+    delimiter=st.sampled_from(["blank-line", "line"]),
+)
+@example(batch=[b"wait"], filler=b"x", size=16384, alone=True, delimiter="blank-line")
+@example(batch=[b"wait"], filler=b" ", size=16390, alone=False, delimiter="blank-line")
+@example(batch=[b"", b"wait " * 12, b"wait"], filler=b"x", size=16320, alone=True, delimiter="line")
+def test_what_spans_chunks_is_whole(measure, batch, filler, size, alone, delimiter):
+    """A kernel that works in chunks carries over what it must."""
+    filling = filled(filler, size)
+    whole = [filling, *batch] if alone else [filling + batch[0], *batch[1:]]
+    counts = measure(*batch_of(whole), NESTED_TABLES, delimiter=delimiter, **EVERYTHING)
+    assert answer_of(counts) == expected_of(whole, NESTED, delimiter)
+
+
 @every_kernel
 @settings(max_examples=60)
 @given(batch=st.lists(traces(), max_size=4), delimiter=delimiters())
@@ -256,6 +287,18 @@ def test_asking_for_less_changes_no_count(measure, batch, delimiter):
         assert {name: getattr(counts, name).tolist() for name in found} == {
             name: whole[name] for name in found
         }
+
+
+def test_a_kernel_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"kernel: expected scalar or .*, found 'vectr'"):
+        native.measure(*batch_of([b"wait"]), NESTED_TABLES, kernel="vectr")
+
+
+def test_tables_of_thousands_of_phrases_are_exact():
+    phrases = [b"number %d" % (n * n) for n in range(3000)]
+    tables = native.build_tables([(n % 3, phrase, False) for n, phrase in enumerate(phrases)], 3)
+    counts = native.measure(*batch_of([b", ".join(phrases), b"number 1000000001"]), tables)
+    assert counts.markers.tolist() == [[1000, 1000, 1000], [0, 0, 0]]
 
 
 @every_kernel
