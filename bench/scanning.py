@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from bench import answers, corpora, runs
-from bench.report import Result, Row, row
+from bench.report import Result, Row, Target, row
 from bench.runs import Ran
 from bench.settings import Settings
 
 FLOOR, WHOLE, SCAN = "pyarrow decodes", "curate scan", "curate scan, less ten rows"
+STEPS, POLARS = "curate scan --steps", "polars counts"
 SAMPLE = 2  # shards
 REFERENCE = "bench.answers:against_reference"
 REFERENCE_BYTES, QUICK_REFERENCE_BYTES = 100_000, 20_000
@@ -55,7 +56,7 @@ CASES = (
         shows="the counting alone, of text that is decoded already: what a faster kernel can win",
     ),
     Case(
-        what="polars counts",
+        what=POLARS,
         contender="counts_polars",
         shards=SAMPLE,
         shows="the same steps, branch steps and markers by expressions, which is the obvious way",
@@ -94,7 +95,9 @@ def run(settings: Settings) -> Result:
         "answers": "every contender's, on all that it reads",
     }
     title = settings.title("scan")
-    return Result(bench="scan", title=title, facts=facts, rows=_rows(ran, out), targets=[])
+    pace = _pace(ran, out)
+    rows = _rows(ran, pace, out)
+    return Result(bench="scan", title=title, facts=facts, rows=rows, targets=_targets(pace))
 
 
 def scan(folder: Path, out: Path, threads: int, *options: object, **environment: str) -> Ran:
@@ -131,6 +134,7 @@ def _timed(
     cases = {
         WHOLE: partial(scan, folder, again, threads),
         "ten rows": partial(scan, folder, again, threads, "--limit", 10),
+        STEPS: partial(scan, folder, settings.out("scan-steps"), threads, "--steps"),
     }
     for case in CASES:
         cases[case.what] = partial(_contend, case, shards, out, threads)
@@ -141,15 +145,34 @@ def _timed(
     return ran
 
 
-def _rows(ran: dict[str, list[Ran]], out: Path) -> list[Row]:
+def _read(out: Path) -> dict[str, int]:
+    """Bytes of text that each contender reads."""
     read = {case.what: answers.totals(out, case.shards, case.rows)["bytes"] for case in CASES}
-    read |= dict.fromkeys((WHOLE, SCAN), answers.totals(out)["bytes"])
+    return read | dict.fromkeys((WHOLE, SCAN, STEPS), answers.totals(out)["bytes"])
+
+
+def _pace(ran: dict[str, list[Ran]], out: Path) -> dict[str, list[float]]:
+    """Seconds for a byte, of each run."""
+    read = _read(out)
+    return {what: [r.seconds / read[what] for r in each] for what, each in ran.items()}
+
+
+def _targets(pace: dict[str, list[float]]) -> list[Target]:
+    def ratio(above: str, below: str, limit: float) -> Target:
+        value = runs.paired_ratio(pace[above], pace[below])
+        return Target(name=f"{above} / {below}", value=value, limit=limit)
+
+    return [ratio(SCAN, FLOOR, 1.25), ratio(SCAN, POLARS, 0.2), ratio(STEPS, WHOLE, 1.3)]
+
+
+def _rows(ran: dict[str, list[Ran]], pace: dict[str, list[float]], out: Path) -> list[Row]:
+    read = _read(out)
     shows = {case.what: case.shows for case in CASES}
     shows[WHOLE] = "what a user waits for, from the shell: start, scan, features written"
     shows[SCAN] = "the same without what a scan of ten rows takes: the cost of the text"
-    wall = {what: [r.seconds / read[what] for r in each] for what, each in ran.items()}
+    shows[STEPS] = "the same with the steps sidecar, a row for each step"
     cpu = {what: [r.cpu_seconds / read[what] for r in each] for what, each in ran.items()}
-    ordered = [FLOOR, WHOLE, SCAN, *(case.what for case in CASES[1:])]
+    ordered = [FLOOR, WHOLE, SCAN, STEPS, *(case.what for case in CASES[1:])]
     return [
         row(
             what,
@@ -157,9 +180,9 @@ def _rows(ran: dict[str, list[Ran]], out: Path) -> list[Row]:
             ran[what],
             text_bytes=read[what],
             ratios={
-                "/ decoding": runs.paired_ratio(wall[what], wall[FLOOR]),
+                "/ decoding": runs.paired_ratio(pace[what], pace[FLOOR]),
                 "CPU / decoding": runs.paired_ratio(cpu[what], cpu[FLOOR]),
-                "/ scan": runs.paired_ratio(wall[what], wall[SCAN]),
+                "/ scan": runs.paired_ratio(pace[what], pace[SCAN]),
             },
         )
         for what in ordered

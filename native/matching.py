@@ -57,7 +57,7 @@ def bucket_at(low, high, number):
     low = (low | np.uint64(FOLD)) & LOW[number]
     high = (high | np.uint64(FOLD)) & HIGH[number]
     mixed = low * np.uint64(HASH_LOW) + high * np.uint64(HASH_HIGH)
-    return np.uint64(number * BUCKETS) + (mixed >> np.uint64(64 - BUCKET_BITS))
+    return number * np.uint64(BUCKETS) + (mixed >> np.uint64(64 - BUCKET_BITS))
 
 
 def asker(numbers):
@@ -67,7 +67,7 @@ def asker(numbers):
     def likely(low, high, passes):
         keys = np.uint8(0)
         for number in literal_unroll(numbers):
-            keys |= passes[bucket_at(low, high, number)]
+            keys |= passes[bucket_at(low, high, np.uint64(number))]
         return np.uint64(keys)
 
     return likely
@@ -140,8 +140,8 @@ def matches_at(data, place, stop, first, tables, free):
     matched = 0
     keys = likely(low, high, tables)
     while keys:
-        number = highest_one(keys)
-        keys ^= np.uint64(1) << np.uint64(number)
+        number = np.uint64(highest_one(keys))
+        keys ^= np.uint64(1) << number
         for row in rows_of(tables, bucket_at(low, high, number)):
             end = match_end(data, place, stop, first, low, high, tables, row)
             category = np.int64(tables.patterns[row, CATEGORY])
