@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError
-from curate.features import LOCATOR, NAMED, Measured, Measurer, step_options, step_schema
+from curate.features import LOCATOR, NAMED, STEP_OPTIONS, Measured, Measurer, step_schema
 from curate.footers import Footer
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
@@ -197,7 +197,7 @@ class Measuring:
         }
         if self._step_schema is not None:
             path = self._folder / "steps" / f"{shard:05d}.parquet"
-            sinks["steps"] = ParquetSink(path, self._step_schema, **step_options(self._step_schema))
+            sinks["steps"] = ParquetSink(path, self._step_schema, **STEP_OPTIONS)
         return sinks
 
     def _tables(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
