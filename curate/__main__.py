@@ -51,18 +51,23 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run a command and exit as the module's docstring says."""
+    """Run a command in a process of its own."""
     # Imports leave a million objects that stay; looking for garbage among them takes a fifth of a
     # second. NumPy's linear algebra, which nothing here needs, would start threads that spin.
     gc.set_threshold(50_000)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    code = run()
+    gc.freeze()  # or the interpreter looks through all that it is about to give back
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run a command; the exit status is as the module's docstring says."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(prog_name="curate", standalone_mode=False)
         sys.stdout.flush()
-    except CurateError as error:
-        code = _say(f"error: {error}", 1)
-    except ImportError as error:  # a library that is not there, or a kernel that the host lacks
+    except (CurateError, ImportError) as error:  # no such library, or no such kernel on this host
         code = _say(f"error: {error}", 1)
     except click.UsageError as error:
         error.show()
@@ -75,8 +80,7 @@ def main() -> None:
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
         # Nothing may be flushed at exit to what failed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    gc.freeze()  # or the interpreter looks through all that it is about to give back
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 class Terminated(BaseException):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from curate.parallel import CancelledError
 from curate.wholefile import part_of
 
-HELD_BYTES = 16 << 20
+HELD_BYTES = 32 << 20
 """What a unit may hold back before it waits for its turn."""
 
 ROW_GROUP_ROWS = 1 << 20

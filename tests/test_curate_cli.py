@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 import curate
-from curate.__main__ import cli, main
+from curate import __main__ as command_line
+from curate.__main__ import cli
 from curate.commands.scan import scan as scan_command
 from curate.commands.select import select as select_command
 from curate.errors import CurateError
@@ -41,10 +42,9 @@ def run_here(capfd, monkeypatch):
     def run_main(*arguments):
         before = signal.getsignal(signal.SIGTERM)
         monkeypatch.setattr(sys, "argv", ["curate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = command_line.run()
         signal.signal(signal.SIGTERM, before)
-        return subprocess.CompletedProcess(arguments, ended.value.code, *capfd.readouterr())
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return run_main
 
