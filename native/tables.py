@@ -51,7 +51,7 @@ MOST_JOINED = 512
 
 FEW_OPENINGS = 128
 """Distinct fingerprints of a lexicon for which few sets and keys are enough. With 500 phrases 142
-of 1,024 places pass few sets, and 42 many; the many sets and keys take 0.5 to 1.0 GB/s."""
+of 1,024 places pass few sets, and 42 many; the many sets and keys take 0.5 to 1 GB/s."""
 
 SHARES = np.array(
     [0.20, 0.06, 0.07, 0.08, 0.10, 0.11, 0.02, 0.03, 0.05, 0.07, 0.02, 0.01, 0.05, 0.03, 0.06, 0.05]

@@ -16,7 +16,8 @@ A batch is one stream: where a trace ends is a bit in a mask like any other, and
 4. A marker's step is the number of steps that begin at or before it, so a step's categories need no
    memory but the last step that each was seen in.
 
-Reached on the real traces, default lexicon, one core with AVX-512 at 4.1 GHz, text in memory:
+Reached as each step was made, best of several passes over the real traces, default lexicon, one
+core with AVX-512 at 4.1 GHz, text in memory (`python -m bench kernel` has today's medians):
 
     0.24 GB/s  a byte at a time (`scalar.py`)
     2.0        masks of 64 bytes; each place is looked at as it comes, by a hash of eight bytes
@@ -26,12 +27,12 @@ Reached on the real traces, default lexicon, one core with AVX-512 at 4.1 GHz, t
     3.9        blocks are masked by a loop of its own, whose tables stay in registers
     4.1        phrases are compared without branches
     4.8        the text 4 KB on is asked for while a block is masked
-    4.8        a batch is one stream, which pays for short traces: 4.2 to 4.8 at 6 KB each
+    4.6 to 4.9 a batch is one stream, so that short traces cost little more than long ones
 
-By callgrind, with AVX2: 5,200 instructions for 1,024 bytes, 14,600 of the second line above.
+By callgrind, with AVX2: 5,200 instructions for 1,024 bytes; 14,600 at the second line above.
 
 A large lexicon (`tables.FEW_OPENINGS`) has more sets and keys; of its 500 phrases, common ones, 7
-are found in 1,024 bytes, at 1.0 GB/s. What did not help is in `bench/RESULTS.md`.
+are found in 1,024 bytes, at 0.9 GB/s. What did not help is in `bench/RESULTS.md`.
 
 Literal delimiters are left to the scalar kernel. Specification: `reference.py`.
 """

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -322,6 +323,30 @@ def test_steps_are_what_the_reference_cuts(tmp_path):
     unique = features(tmp_path / "out")["unique_steps"].to_pylist()
     assert unique == told_unique
     assert 1 in unique  # "another way" five times over
+
+
+def test_the_steps_have_the_types_of_the_contract(tmp_path):
+    corpus = mixed_corpus(tmp_path / "corpus")
+    curate.scan(corpus, out=tmp_path / "out", steps=True, lexicon="paper")
+    schema = pq.read_schema(next((tmp_path / "out" / ".curate" / "steps").glob("*.parquet")))
+    names = [f"{name}_markers" for name in load("paper").category_names]
+    assert {field.name: str(field.type) for field in schema} == {
+        **{"shard": "string", "row": "int64", "item": "int32", "step": "int32"},
+        **{"start": "int64", "end": "int64", "branch": "bool"},
+        **dict.fromkeys(names, "int32"),
+    }
+
+
+def test_carried_columns_of_every_type_come_back_as_they_were(tmp_path):
+    numbers = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+    kinds = [*map(pa.type_for_alias, (*numbers, "float32", "float64")), pa.timestamp("us")]
+    kinds += [pa.date32(), pa.decimal128(10, 2)]
+    columns = {f"c{n}": pa.array([1, 0, None], kind) for n, kind in enumerate(kinds)}
+    carried = pa.table(columns | {"half": pa.array(np.array([1, 0, 2], np.float16))})
+    path = tmp_path / "a.parquet"
+    pq.write_table(carried.append_column("trace", pa.array(["a", "b", "c"])), path)
+    curate.scan(path, out=tmp_path / "out", carry=carried.column_names)
+    assert features(tmp_path / "out").select(carried.column_names).equals(carried)
 
 
 def test_the_manifest_tells_what_was_made_from_what(tmp_path):
