@@ -62,18 +62,20 @@ def decide(folder: str, out: str, threads: int) -> dict[str, Any]:
     """A job: what `curate select` does between opening the features and writing the dataset."""
     import pyarrow.parquet as pq
 
-    from curate.deciding import decide_all, sidecar_files
+    from curate.deciding import decide_all
+    from curate.featurefiles import FeatureFiles
     from curate.selection import Selection, bind, with_thresholds
     from curate.summary import new_cut
 
     del threads
     told: dict[str, Any] = {}
     with runs.clock(told):
-        files = sidecar_files(Path(folder))
+        files = sorted(Path(folder).glob("*.parquet"))
         schema = pl.DataFrame(pq.read_schema(files[0]).empty_table()).schema
-        decider = with_thresholds(bind(Selection(within=("teacher",), **RULE), schema), files)
+        features = FeatureFiles(files)
+        decider = with_thresholds(bind(Selection(within=("teacher",), **RULE), schema), features)
         cut = new_cut(["teacher"], "branch_frac", with_problem=True)
-        decide_all(decider, files, Path(out), cut)
+        decide_all(decider, features, Path(out), cut)
     return told | {"rows": cut.rows, "kept": cut.kept}
 
 
@@ -81,8 +83,8 @@ def draw(folder: str, rows: int, threads: int) -> dict[str, Any]:
     """A job: write a features sidecar of drawn values; returns what the rule keeps, by FILES."""
     from curate.features import measured_fields
     from curate.lexicon import load
-    from curate.measuring import Columns, features_schema
     from curate.sidecars import ParquetSink
+    from curate.units import Columns, features_schema
 
     del threads
     columns = Columns(id="id", problem="problem", teacher="teacher", correct="correct")
@@ -91,6 +93,7 @@ def draw(folder: str, rows: int, threads: int) -> dict[str, Any]:
     schema = features_schema(corpus, columns, measured_fields(load("default").category_names))
     drawn = _drawn(rows)
     missing = {f.name: np.zeros(rows, np.int32) for f in schema if f.name not in drawn}
+    missing["verdict"] = pa.array(["ok"] * rows)
     table = pa.table({name: (drawn | missing)[name] for name in schema.names}).cast(schema)
     Path(folder).mkdir(parents=True)
     sink = ParquetSink(Path(folder) / "drawn.parquet", schema)

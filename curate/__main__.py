@@ -1,7 +1,8 @@
 """
 The command line. stdout is data, stderr is talk.
 
-Exit status: 0 done, 1 our error (one line, no traceback), 2 misuse, 130 and 143 on signals.
+Exit status: 0 done, 1 our error (one line, no traceback), 2 misuse, 3 done but for what could not
+be read, 130 and 143 on signals.
 """
 
 import gc
@@ -72,10 +73,10 @@ def run() -> int:
     except click.UsageError as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _say("error: interrupted before the run was whole", 130)
-    except Terminated:
-        code = _say("error: terminated before the run was whole", 143)
+    except (click.Abort, KeyboardInterrupt) as error:
+        code = _say(_stopped("interrupted", error), 130)
+    except Terminated as error:
+        code = _say(_stopped("terminated", error), 143)
     except OSError as error:  # a reader that has gone needs no word
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
         # Nothing may be flushed at exit to what failed.
@@ -89,6 +90,12 @@ class Terminated(BaseException):
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _stopped(how: str, error: BaseException) -> str:
+    cause = error.__cause__ or error  # click's Abort has one
+    notes = "".join(f"; {note}" for note in getattr(cause, "__notes__", [])[:1])
+    return f"error: {how} before the run was whole{notes}"
 
 
 def _say(line: str, code: int) -> int:

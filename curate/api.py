@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.errors import CurateError
-from curate.measuring import Columns
 from curate.pipeline import SHARD_BYTES, Report, Running, plan_scan, run_scan, run_select
 from curate.selection import Selection
+from curate.skipping import OnError
+from curate.units import Columns
 
 
 def default_threads() -> int:
@@ -35,12 +36,21 @@ def _check_count(name: str, count: int | None) -> None:
         raise CurateError(f"{name}: expected at least 1, found {count}")
 
 
-def _running(threads: int | None, shard_bytes: int, annotate: Sequence[str]) -> Running:
+def running_of(threads: int | None, memory: int | None) -> Running:
+    """How a run goes about it, as Python asks for it."""
     _check_count("threads", threads)
-    _check_count("shard_bytes", shard_bytes)
-    return Running(
-        threads=threads or default_threads(), shard_bytes=shard_bytes, annotate=_names(annotate)
-    )
+    _check_count("memory", memory)
+    return Running(threads=threads or default_threads(), memory=memory)
+
+
+def on_error_of(on_error: str, max_bad_shards: int | None, max_bad_rows: int | None) -> OnError:
+    """What a run does about what it cannot read. Raises CurateError."""
+    if on_error not in ("stop", "quarantine"):
+        raise CurateError(f"on_error: expected `stop` or `quarantine`, found {on_error!r}")
+    quarantine = on_error == "quarantine"
+    if not quarantine and (max_bad_shards, max_bad_rows) != (None, None):
+        raise CurateError("--max-bad-shards, --max-bad-rows: expected with --on-error quarantine")
+    return OnError(quarantine=quarantine, max_bad_shards=max_bad_shards, max_bad_rows=max_bad_rows)
 
 
 def scan(
@@ -65,18 +75,24 @@ def scan(
     shard_bytes: int = SHARD_BYTES,
     split: str | None = None,
     limit: int | None = None,
+    on_error: str = "stop",
+    max_bad_shards: int | None = None,
+    max_bad_rows: int | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
 ) -> Report:
     """
     Measure every trace of a corpus and, given a selection, emit the kept rows: `curate scan`.
 
     Raises a CurateError that says what is wrong; options, footers and schemas are checked before
-    anything is written.
+    anything is written. The same call goes on where the last one was stopped. `memory` bounds
+    resident bytes of the process.
     """
     given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
-    running = _running(threads, shard_bytes, annotate)
+    running = running_of(threads, memory)
     _check_count("limit", limit)
+    _check_count("shard_bytes", shard_bytes)
     columns = Columns(
         trace=column, id=id, problem=problem, teacher=teacher, correct=correct, carry=_names(carry)
     )
@@ -90,8 +106,10 @@ def scan(
         repeats=repeats,
         selection=selection_of(keep, drop_top, rank_by, within),
         annotate=_names(annotate),
+        shard_bytes=shard_bytes,
         split=split,
         limit=limit,
+        on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
         overwrite=overwrite,
     )
     return run_scan(plan, running)
@@ -107,15 +125,23 @@ def select(
     within: Sequence[str] = (),
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
+    on_error: str = "stop",
+    max_bad_shards: int | None = None,
+    max_bad_rows: int | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Select from the features that a scan left, without scanning again: `curate select`."""
+    _check_count("shard_bytes", shard_bytes)
     rule = selection_of(keep, drop_top, rank_by, within) or Selection(keep="true")
     return run_select(
         scanned,
         out=out,
         selection=rule,
-        running=_running(threads, shard_bytes, annotate),
+        running=running_of(threads, memory),
+        annotate=_names(annotate),
+        shard_bytes=shard_bytes,
+        on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
         overwrite=overwrite,
     )

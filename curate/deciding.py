@@ -9,30 +9,34 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.featurefiles import FeatureFiles, read_columns
 from curate.features import LOCATOR
-from curate.selection import Decider, exact, file_chunks
+from curate.selection import Decider, exact
 from curate.sidecars import ParquetSink
 from curate.summary import Cut
+from curate.wholefile import FileRecord
 
 
-def sidecar_files(folder: Path) -> list[Path]:
-    """The sidecars of a kind, one for each shard, in the order of the corpus."""
-    return sorted(folder.glob("*.parquet"), key=lambda path: int(path.stem))
+def decide_all(
+    decider: Decider, features: FeatureFiles, out: Path, cut: Cut
+) -> dict[str, FileRecord]:
+    """
+    Write locator, id, kept and reason of every trace under `out`; account for it in `cut`.
 
-
-def decide_all(decider: Decider, features: Sequence[Path], out: Path, cut: Cut) -> None:
-    """Write locator, id, kept and reason of every trace under `out`; account for it in `cut`."""
+    Returns the records of the files by their names.
+    """
     os.makedirs(out, exist_ok=True)
+    files = {}
     locator = [*(name for name, _ in LOCATOR), "id"]
     counted = [group.column for group in cut.groups]
     if cut.between is not None:
         counted += ["problem", cut.between.feature, *decider.exact_needs(cut.between.feature)]
     columns = list(dict.fromkeys([*locator, *decider.columns, *counted]))
-    for file in features:
+    for shard, file in enumerate(features.files):
         schema = _selection_schema(pq.read_schema(file))
         sink = ParquetSink(out / file.name, schema)
         try:
-            for chunk in file_chunks(file, columns):
+            for chunk in features.chunks(shard, columns):
                 decided = decider.decide(chunk)
                 rows = pl.concat([chunk.select(locator), decided], how="horizontal")
                 sink.write(rows.to_arrow().cast(schema))
@@ -40,7 +44,8 @@ def decide_all(decider: Decider, features: Sequence[Path], out: Path, cut: Cut) 
         except BaseException:
             sink.abandon()
             raise
-        sink.close()
+        files[file.name] = sink.close()
+    return files
 
 
 def _selection_schema(features: pa.Schema) -> pa.Schema:
@@ -63,20 +68,11 @@ class KeptRows:
         """Bytes of each trace of a shard: int64[rows]."""
         return self._column(self._features, shard, "bytes")
 
-    def rows(self, shard: int) -> int:
-        """How many rows a shard has."""
-        return int(pq.read_metadata(self._selection / f"{shard:05d}.parquet").num_rows)
-
     def features(self, shard: int, names: Sequence[str]) -> pa.Table:
         """Features of a shard's rows."""
-        return _read(self._features / f"{shard:05d}.parquet", names)
+        return read_columns(self._features / f"{shard:05d}.parquet", names)
 
     def _column(self, folder: Path, shard: int, name: str) -> np.ndarray:
-        values: np.ndarray = _read(folder / f"{shard:05d}.parquet", [name]).column(0).to_numpy()
+        table = read_columns(folder / f"{shard:05d}.parquet", [name])
+        values: np.ndarray = table.column(0).to_numpy()
         return values
-
-
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
-    # Not `read_table`, which takes three times as long to open a small file.
-    with pq.ParquetFile(path) as file:
-        return file.read(list(columns), use_threads=False)

@@ -9,12 +9,12 @@ gained little and held a second row group for each thread.)
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Protocol
 
 import numpy as np
@@ -22,13 +22,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus import Shard
+from curate.errors import CurateError, ShardError
 from curate.footers import Footer
+from curate.memory import Allowance
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
-from curate.reading import batches, open_shard
+from curate.reading import OpenShard, open_shard
+from curate.skipping import Skipped, Skips
+from curate.wholefile import FileRecord, part_of, settle_parquet
 
 ROW_GROUP_BYTES = 64 << 20
 """A row group in memory: what one reader must hold, whatever wrote it and on how many threads."""
+
+WRITER_MEMORY = 2 * ROW_GROUP_BYTES
+"""What a writer holds: a row group, and that row group encoded."""
+
+COPIES = 4
+"""Of a batch: read, filtered, gathered and encoded."""
 
 COMPRESSION_LEVEL = 3
 
@@ -39,11 +49,12 @@ a page holds 35 MB, which every later reader must decode at once."""
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows `first` to `stop` of one input shard, half-open; which of them are kept is `Kept`'s."""
+    """Rows `first` to `stop` of one input shard, half-open, of which so many are kept."""
 
     shard: int
     first: int
     stop: int
+    kept: int
 
 
 class Kept(Protocol):
@@ -55,9 +66,6 @@ class Kept(Protocol):
     def trace_bytes(self, shard: int) -> np.ndarray:
         """The bytes of each trace: int64[rows]."""
 
-    def rows(self, shard: int) -> int:
-        """How many rows it has."""
-
 
 def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list[list[Stretch]]:
     """
@@ -67,7 +75,11 @@ def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list
     group. A row's weight does not depend on the shard it falls in, so the plan is the same whatever
     the threads. At least one shard, which is empty if nothing was kept.
     """
-    sizes = [int(_weights(footer, kept, shard).sum()) for shard, footer in enumerate(footers)]
+    sizes, counts = [], []
+    for shard, footer in enumerate(footers):
+        weights = _weights(footer, kept, shard)
+        sizes.append(int(weights.sum()))
+        counts.append((len(weights), int(np.count_nonzero(weights))))
     total = sum(sizes)
     count = max(1, -(-total // shard_bytes))
     plan: list[list[Stretch]] = [[] for _ in range(count)]
@@ -75,14 +87,15 @@ def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list
     for shard, size in enumerate(sizes):
         first, last = before * count // max(1, total), (before + size - 1) * count // max(1, total)
         if size and first == last:  # as nearly all of many small shards
-            plan[first].append(Stretch(shard, 0, kept.rows(shard)))
+            plan[first].append(Stretch(shard, 0, *counts[shard]))
         elif size:
             weights = _weights(footers[shard], kept, shard)
             # A row goes where its middle falls, had the bytes been cut evenly.
             target = (before + np.cumsum(weights) - weights // 2) * count // total
             edges = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), len(weights)]
             for start, stop in pairwise(edges):
-                plan[int(target[start])].append(Stretch(shard, start, stop))
+                inside = int(np.count_nonzero(weights[start:stop]))
+                plan[int(target[start])].append(Stretch(shard, start, stop, inside))
         before += size
     return [stretches for stretches in plan if stretches] or [[]]
 
@@ -95,6 +108,9 @@ def _weights(footer: Footer, kept: Kept, shard: int) -> np.ndarray:
     return np.where(mask, kept.trace_bytes(shard) + beside, 0)
 
 
+Note = Callable[[str, FileRecord], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Extra:
     """Columns added to every row on request: their fields, and their values for an input shard."""
@@ -104,7 +120,13 @@ class Extra:
 
 
 class Emission:
-    """One dataset being written."""
+    """
+    One dataset being written, into a folder that gets its name once all of it is whole.
+
+    Where a row group that holds kept rows cannot be read and the run goes on without it, the rest
+    is still looked at, so that all of them are found; what was written is then of no use, as which
+    rows are kept has to be decided again.
+    """
 
     def __init__(
         self,
@@ -115,49 +137,96 @@ class Emission:
         kept: Kept,
         extra: Extra,
         progress: Progress,
+        skips: Skips,
+        memory: int,
     ) -> None:
         self._folder = folder
         self._shards, self._footers, self._kept = shards, footers, kept
         self._extra, self._progress = extra, progress
+        self._skips, self._memory = skips, memory
         self._schema = _extended(schema, extra.fields)
         self._filterable = all(_is_filterable(field.type) for field in schema)
         self._stop = Event()
-        self._count = Lock()
-        self.rows = 0  # written so far
+        self.spoiled = False
 
-    def run(self, plan: Sequence[Sequence[Stretch]], threads: int) -> list[str]:
-        """Write all shards; returns their names, which they have only once all are whole."""
+    def run(
+        self,
+        plan: Sequence[Sequence[Stretch]],
+        threads: int,
+        done: Mapping[str, FileRecord],
+        note: Note,
+    ) -> dict[str, FileRecord] | None:
+        """
+        Write all files but those that are `done`; tell `note` of each once it is whole.
+
+        Returns their records by name, in order; None if something kept could not be read.
+        """
         os.makedirs(self._folder, exist_ok=True)
+        self._allowance = Allowance(self._memory, self._stop)
+        self._share = self._allowance.total // threads
         names = [f"train-{n:05d}-of-{len(plan):05d}.parquet" for n in range(len(plan))]
-        parts = [self._folder / f".train-{n:05d}.part" for n in range(len(plan))]
-        jobs = [
-            partial(self._write_shard, part, stretches)
-            for part, stretches in zip(parts, plan, strict=True)
-        ]
-        try:
-            run_jobs(jobs, threads, self._stop.set)
-            for part, name in zip(parts, names, strict=True):
-                os.replace(part, self._folder / name)
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
-        return names
+        files = {name: done[name] for name in names if name in done}
+        todo = [pair for pair in zip(names, plan, strict=True) if pair[0] not in done]
 
-    def _write_shard(self, part: Path, stretches: Sequence[Stretch]) -> None:
-        with pq.ParquetWriter(
-            part,
-            self._schema,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
-            write_page_index=True,
-            write_batch_size=PAGE_VALUES,
-        ) as writer:
-            for table in self._row_groups(stretches):
-                writer.write_table(table, row_group_size=table.num_rows)
-                with self._count:
-                    self.rows += table.num_rows
-                del table  # or it would be held while the next one is filled
-                pa.default_memory_pool().release_unused()
+        def write(job: int, name: str, stretches: Sequence[Stretch]) -> None:
+            with self._allowance.turn(job) as take:
+                take(self._demand(stretches))
+                record = self._write_shard(name, stretches)
+            if record is not None:
+                note(name, record)
+                files[name] = record
+
+        run_jobs(
+            [partial(write, job, *pair) for job, pair in enumerate(todo)], threads, self._cancel
+        )
+        return None if self.spoiled else {name: files[name] for name in names}
+
+    def _cancel(self) -> None:
+        self._stop.set()
+        self._allowance.wake()
+
+    def _demand(self, stretches: Sequence[Stretch]) -> int:
+        """Memory to write an output shard; page headers are looked at where it could be much."""
+        most = 0
+        for stretch in stretches:
+            footer = self._footers[stretch.shard]
+            sizes = [group.all_bytes * (COPIES + 2) for group in footer.row_groups]
+            large = [n for n, size in enumerate(sizes) if size + WRITER_MEMORY > self._share]
+            if large and (kept := {n for n, _ in self._kept_groups(stretch)} & {*large}):
+                try:
+                    with open_shard(self._shards[stretch.shard], footer, None) as opened:
+                        found = opened.plan(sorted(kept), COPIES)[1]
+                    most = max(most, *(demand.num_bytes for demand in found))
+                except ShardError:  # said where it is read
+                    continue
+        return max(most + WRITER_MEMORY, self._share)
+
+    def _write_shard(self, name: str, stretches: Sequence[Stretch]) -> FileRecord | None:
+        path = self._folder / name
+        part, rows = part_of(path), 0
+        expected = sum(stretch.kept for stretch in stretches)
+        try:
+            with pq.ParquetWriter(
+                part,
+                self._schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                write_page_index=True,
+                write_page_checksum=True,
+                write_batch_size=PAGE_VALUES,
+            ) as writer:
+                for table in self._row_groups(stretches):
+                    writer.write_table(table, row_group_size=table.num_rows)
+                    rows += table.num_rows
+                    del table  # or it would be held while the next one is filled
+                    pa.default_memory_pool().release_unused()
+            if self.spoiled:
+                return None
+            if rows != expected:
+                raise CurateError(f"{path}: {expected:,} rows kept but {rows:,} written")
+            return settle_parquet(part, path, rows)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _row_groups(self, stretches: Sequence[Stretch]) -> Iterator[pa.Table]:
         """The kept rows of an output shard, a row group at a time, never an empty one."""
@@ -173,27 +242,62 @@ class Emission:
         if held:
             yield pa.Table.from_batches(held)
 
+    def _kept_groups(self, stretch: Stretch) -> Iterator[tuple[int, int]]:
+        """The row groups that hold kept rows of a stretch, each with the row that it begins at."""
+        mask, stop = self._kept.mask(stretch.shard), 0
+        for number, group in enumerate(self._footers[stretch.shard].row_groups):
+            row, stop = stop, stop + group.rows
+            if mask[max(row, stretch.first) : min(stop, stretch.stop)].any():
+                yield number, row
+
     def _kept_batches(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
-        footer = self._footers[stretch.shard]
         mask = self._kept.mask(stretch.shard)
         extra = self._extra.of(stretch.shard) if self._extra.fields else None
-        with open_shard(self._shards[stretch.shard]) as file:
-            stop = 0
-            for number, group in enumerate(footer.row_groups):
-                row, stop = stop, stop + group.rows
-                if not mask[max(row, stretch.first) : min(stop, stretch.stop)].any():
-                    continue
-                for batch in batches(file, footer, (number,), None):
-                    if self._stop.is_set():
-                        raise CancelledError
-                    first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
-                    if first < last and (kept := mask[first:last]).any():
-                        rows = batch.slice(first - row, last - first)
-                        yield from self._complete(rows, kept, extra, first)
-                        self._progress.add(int(kept.sum()), rows.nbytes)
-                    row += batch.num_rows
-                    if row >= stretch.stop:
-                        return
+        for row, batch in self._read_batches(stretch):
+            first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
+            if first < last and (kept := mask[first:last]).any():
+                rows = batch.slice(first - row, last - first)
+                yield from self._complete(rows, kept, extra, first)
+                self._progress.add(int(kept.sum()), rows.nbytes)
+
+    def _read_batches(self, stretch: Stretch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches of the row groups that hold kept rows, each with the row it begins at."""
+        groups = list(self._kept_groups(stretch))
+        footer = self._footers[stretch.shard]
+        try:
+            with open_shard(self._shards[stretch.shard], footer, None) as opened:
+                while groups:
+                    number, row = groups[0]
+                    try:
+                        for batch in self._group_batches(opened, number):
+                            yield row, batch
+                            row += batch.num_rows
+                            if row >= stretch.stop:
+                                return
+                    except ShardError as error:
+                        self._leave_out(stretch.shard, *groups[0], error)
+                    groups.pop(0)
+        except ShardError as error:
+            if not groups:
+                raise
+            for group in groups:
+                self._leave_out(stretch.shard, *group, error)
+
+    def _group_batches(self, opened: OpenShard, number: int) -> Iterator[pa.RecordBatch]:
+        batch_rows, demands = opened.plan([number], COPIES)
+        opened.check(demands, self._allowance, WRITER_MEMORY)
+        for batch in opened.batches([number], batch_rows):
+            if self._stop.is_set():
+                raise CancelledError
+            yield batch
+
+    def _leave_out(self, shard: int, group: int, first_row: int, error: ShardError) -> None:
+        if not self._skips.goes_on:
+            raise error
+        rows = self._footers[shard].row_groups[group].rows
+        skipped = Skipped("emit", shard, group, first_row, rows, error.reason, str(error))
+        self._skips.add(skipped)
+        self.spoiled = True
 
     def _complete(
         self, rows: pa.RecordBatch, kept: np.ndarray, extra: pa.Table | None, first: int

@@ -70,6 +70,12 @@ dictionaries that they are written from; statistics are of the column that one l
 """
 
 
+def quarantine_schema() -> pa.Schema:
+    """The schema of the quarantine sidecar: rows that could not be read, and what was found."""
+    told = [("reason", pa.string()), ("detail", pa.string())]
+    return pa.schema([pa.field(name, kind) for name, kind in (*LOCATOR, *told)])
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was measured of a batch: where its traces stood, int64[num_traces + 1], and counts."""
@@ -140,6 +146,17 @@ class Measurer:
         ]
         columns += [pa.array(column) for column in _joined(batches, "markers").T]
         return columns + [pa.array(column) for column in _joined(batches, "category_steps").T[1:]]
+
+    def unread(self, rows: int, verdict: str) -> dict[str, pa.Array]:
+        """The features of rows that could not be read: zeros, and null where a ratio would be."""
+        columns = {
+            field.name: pa.nulls(rows, field.type)
+            if pa.types.is_floating(field.type) or field.name == "unique_steps"
+            else pa.array(np.zeros(rows, field.type.to_pandas_dtype()))
+            for field in self.fields
+            if field.name != "verdict"
+        }
+        return columns | {"verdict": pa.repeat(pa.scalar(verdict), rows)}
 
     def steps(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The steps of some batches, as in `step_schema` after the locator."""

@@ -2,12 +2,13 @@
 `.curate/manifest.json`: what an output folder was made from, and how.
 
 Written once when a run starts (state `running`) and once when it is whole (`complete`), each time
-under a temporary name first.
+under a temporary name first. What is between the two is in the journal.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from curate.corpus import Shard
@@ -16,11 +17,87 @@ from curate.footers import Footer
 from curate.lexicon import Lexicon
 from curate.wholefile import whole_file
 
-FORMAT = 1
-
-KEYS = {"state", "config", "lexicon", "shards", "selection", "counts", "data"}
+FORMAT = 2
 
 Manifest = dict[str, Any]
+
+# What a manifest looks like: a type, a dict of what its keys hold (`...`: any key), a list of one.
+FILES = {...: {"rows": int, "bytes": int, "sha256": str}}
+SHAPE = {
+    "format": int,
+    "version": str,
+    "state": str,
+    "config": {
+        "corpora": [str],
+        "columns": {
+            "trace": str,
+            "id": str | None,
+            "problem": str | None,
+            "teacher": str | None,
+            "correct": str | None,
+            "carry": [str],
+        },
+        "delimiter": str,
+        "steps": bool,
+        "repeats": bool,
+        "split": str | None,
+        "limit": int | None,
+        "annotate": [str],
+        "shard_bytes": int,
+    },
+    "lexicon": {
+        "name": str,
+        "version": object,
+        "hash": str,
+        "categories": [str],
+        "patterns": [[object]],
+    },
+    "kernel_version": int,
+    "versions": {...: str},
+    "shards": [
+        {
+            "name": str,
+            "path": str,
+            "size": int,
+            "rows": int,
+            "footer_sha256": str,
+            "files": FILES,
+        }
+    ],
+    "skipped": [
+        {
+            "stage": str,
+            "shard": int,
+            "row_group": int | None,
+            "first_row": int,
+            "rows": int | None,
+            "reason": str,
+            "detail": str,
+        }
+    ],
+    "scan": str | None,
+    "rule": object,
+    "selected": FILES,
+    "counts": object,
+    "data": FILES,
+    "seconds": object,
+}
+RULE = {"keep": str | None, "drop_top": str | None, "rank_by": str | None, "within": [str]}
+COUNTS = {
+    "rows": int,
+    "kept": int,
+    "rejected": {...: int},
+    "quarantined": {...: int},
+    "units_skipped": int,
+}
+
+OPTIONS = {
+    "trace": "--column",
+    "shard_bytes": "--shard-size",
+    "drop_top": "--drop-top",
+    "rank_by": "--rank-by",
+}
+"""Options whose name in a manifest is another."""
 
 
 def path_of(folder: Path) -> Path:
@@ -38,35 +115,138 @@ def read(folder: Path) -> Manifest:
     """A folder's manifest. Raises OutputError where there is none, or none of this format."""
     path = path_of(folder)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
         raise OutputError(
             f"{folder}: expected the output of `curate scan`, found no manifest"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse(text: bytes, path: Path) -> Manifest:
+    """A manifest from its bytes. Raises OutputError that names `path` where it is none."""
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{path}: not a readable manifest: {error}") from None
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("format") != FORMAT
-        or not KEYS <= {*manifest}
-    ):
-        raise OutputError(f"{path}: expected a manifest of format {FORMAT}, found another")
-    return manifest
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise OutputError(f"{path}: expected a manifest of format {FORMAT}, found {found!r:.40}")
+    wrong = next(_misfits(manifest, SHAPE, ""), None)
+    if wrong is None and manifest["rule"] is not None:
+        wrong = next(_misfits(manifest["rule"], RULE, "rule"), None)
+    if wrong is None and manifest["counts"] is not None:
+        wrong = next(_misfits(manifest["counts"], COUNTS, "counts"), None)
+    if wrong is None and manifest["state"] not in ("running", "complete"):
+        wrong = "state"
+    if wrong is None and (manifest["state"] == "complete") != (manifest["counts"] is not None):
+        wrong = "counts"
+    if wrong is not None:
+        raise OutputError(f"{path}: not a manifest of this tool: `{wrong:.80}` is not as expected")
+    return dict(manifest)
+
+
+def _misfits(value: Any, shape: Any, place: str) -> Iterator[str]:
+    """The places at which a value is not of a shape."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict) or (... not in shape and {*shape} != {*value}):
+            yield place or "manifest"
+            return
+        for key, inner in value.items():
+            yield from _misfits(inner, shape.get(key, shape.get(...)), f"{place}.{key}".lstrip("."))
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            yield place
+            return
+        for number, inner in enumerate(value):
+            yield from _misfits(inner, shape[0], f"{place}[{number}]")
+    elif not _is(value, shape):
+        yield place
+
+
+def _is(value: Any, kind: type | UnionType) -> bool:
+    if isinstance(value, bool):
+        return kind in (bool, object)
+    if isinstance(value, int) and kind in (int, int | None):
+        return 0 <= value < 2**63
+    return isinstance(value, kind)
 
 
 def read_complete(folder: Path) -> Manifest:
-    """As `read`, of a run that ended."""
+    """As `read`, of a run that is whole."""
     manifest = read(folder)
     if manifest["state"] != "complete":
-        raise OutputError(f"{folder}: its run did not end; run it again with --overwrite")
+        raise OutputError(f"{folder}: its run did not end; run the same command again to go on")
     return manifest
+
+
+def check_same(folder: Path, old: Manifest, new: Manifest) -> None:
+    """Raise OutputError, saying what differs, unless a run can go on with another's work."""
+    for what, was, now in _differences(old, new):
+        raise OutputError(
+            f"{folder}: holds a run with another {what}: was {was}, now {now}; go on with what it "
+            "was, or start anew with --overwrite"
+        )
+
+
+def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    """What two runs differ in that makes their outputs differ."""
+    for name in ("version", "kernel_version"):
+        if old[name] != new[name]:
+            yield f"{name.replace('_', ' ')} of this tool", old[name], new[name]
+    for name in (name for name in new["config"] if name not in ("columns", "corpora")):
+        yield from _changed(name, old["config"], new["config"])
+    for name in new["config"]["columns"]:
+        yield from _changed(name, old["config"]["columns"], new["config"]["columns"])
+    if old["lexicon"]["hash"] != new["lexicon"]["hash"]:
+        was, now = (f"{m['lexicon']['name']} {m['lexicon']['hash'][:12]}" for m in (old, new))
+        yield "--lexicon", was, now
+    if old["scan"] != new["scan"]:
+        yield "scan", old["scan"], new["scan"]
+    if old["rule"] is None or new["rule"] is None:
+        if old["rule"] != new["rule"]:
+            was, now = ("none" if m["rule"] is None else "one" for m in (old, new))
+            yield "selection", was, now
+    else:
+        for name in new["rule"]:
+            yield from _changed(name, old["rule"], new["rule"])
+    yield from _changed_shards(old["shards"], new["shards"])
+
+
+def _changed(name: str, old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    if old[name] != new[name]:
+        yield OPTIONS.get(name, f"--{name}"), repr(old[name]), repr(new[name])
+
+
+def _changed_shards(
+    old: Sequence[Manifest], new: Sequence[Manifest]
+) -> Iterator[tuple[str, Any, Any]]:
+    if len(old) != len(new):
+        yield "number of shards", f"{len(old):,}", f"{len(new):,}"
+    for was, now in zip(old, new, strict=False):
+        if was["name"] != now["name"]:
+            yield "list of shards", was["name"], now["name"]
+        for key, unit in (("size", "bytes"), ("rows", "rows")):
+            if was[key] != now[key]:
+                yield f"shard {now['path']}", f"{was[key]:,} {unit}", f"{now[key]:,} {unit}"
+        if was["footer_sha256"] != now["footer_sha256"]:
+            before, after = (f"footer {s['footer_sha256'][:12] or 'unread'}" for s in (was, now))
+            yield f"shard {now['path']}", before, after
 
 
 def shard_records(shards: Sequence[Shard], footers: Sequence[Footer]) -> list[Manifest]:
     """What is kept of each shard: enough to find it again, and to notice that it changed."""
     return [
-        {"name": s.name, "path": s.path, "size": s.size, "rows": f.rows, "footer_sha256": f.digest}
-        for s, f in zip(shards, footers, strict=True)
+        {
+            "name": shard.name,
+            "path": shard.path,
+            "size": shard.size,
+            "rows": footer.rows,
+            "footer_sha256": footer.digest,
+            "files": {},
+        }
+        for shard, footer in zip(shards, footers, strict=True)
     ]
 
 

@@ -3,11 +3,13 @@ From shards to their sidecars: read, measure, write, on several threads.
 
 The unit of work is a range of row groups of one shard. Threads take units in the order of the
 corpus; `ShardSidecars` puts their rows back in order. Decoding and kernels let go of the GIL.
+
+Where a row group cannot be read and the run goes on without it, its shard is measured to the end,
+so that all such row groups of it are found, and then once more without them.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -17,102 +19,35 @@ import pyarrow as pa
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError
-from curate.features import LOCATOR, NAMED, STEP_OPTIONS, Measured, Measurer, step_schema
+from curate.features import (
+    LOCATOR,
+    STEP_OPTIONS,
+    Measured,
+    Measurer,
+    quarantine_schema,
+    step_schema,
+)
 from curate.footers import Footer
+from curate.memory import Allowance
 from curate.parallel import CancelledError, run_jobs
-from curate.progress import Progress
-from curate.reading import UNIT_BYTES, batches, open_shard
-from curate.sidecars import ParquetSink, ShardSidecars
+from curate.progress import Progress, Silent
+from curate.reading import OpenShard, open_shard
+from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
+from curate.skipping import Skipped, Skips
+from curate.units import Columns, Unit, plan_units
+from curate.wholefile import FileRecord
 
 FLUSH_ROWS = 1 << 16
 FLUSH_BYTES = 16 << 20
 """A unit hands its rows on once it has this many, or this many bytes of them."""
 
+UNIT_MEMORY = FLUSH_BYTES + HELD_BYTES
+"""What a unit holds at the most beside what it reads."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Which columns of the corpus hold what; None for what was not given."""
+COPIES = 2
+"""Of a batch, while a builder that holds it grows."""
 
-    trace: str = "trace"
-    id: str | None = None
-    problem: str | None = None
-    teacher: str | None = None
-    correct: str | None = None
-    carry: tuple[str, ...] = ()
-
-    def named(self) -> dict[str, str | None]:
-        """The columns of the features `id`, `problem`, `teacher` and `correct`."""
-        return {name: getattr(self, name) for name in NAMED}
-
-    def beside_trace(self) -> list[str]:
-        """All columns that are read with the trace, each once."""
-        given = [column for column in self.named().values() if column is not None]
-        return list(dict.fromkeys([*given, *self.carry]))
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A range of row groups of one shard, and the rows of it to take."""
-
-    shard: int
-    number: int
-    row_groups: tuple[int, ...]
-    first_row: int
-    rows: int
-
-
-def limited(footers: Sequence[Footer], limit: int | None) -> list[int]:
-    """How many rows of each shard a run takes."""
-    left = sum(footer.rows for footer in footers) if limit is None else limit
-    taken = []
-    for footer in footers:
-        taken.append(min(left, footer.rows))
-        left -= taken[-1]
-    return taken
-
-
-def plan_units(footers: Sequence[Footer], rows: Sequence[int]) -> list[list[Unit]]:
-    """The units of each shard; they depend on footers only, never on threads."""
-    return [_shard_units(n, footer, rows[n]) for n, footer in enumerate(footers)]
-
-
-def _shard_units(shard: int, footer: Footer, rows: int) -> list[Unit]:
-    units: list[Unit] = []
-    groups: list[int] = []
-    first, held_rows, held_bytes = 0, 0, 0
-    for number, group in enumerate(footer.row_groups):
-        groups.append(number)
-        held_rows += group.rows
-        held_bytes += group.trace_bytes
-        last = number == len(footer.row_groups) - 1
-        if held_bytes >= UNIT_BYTES or last or first + held_rows >= rows:
-            taken = min(held_rows, rows - first)
-            if taken > 0:
-                units.append(Unit(shard, len(units), tuple(groups), first, taken))
-            first, groups, held_rows, held_bytes = first + held_rows, [], 0, 0
-    return units
-
-
-def features_schema(corpus: pa.Schema, columns: Columns, measured: Sequence[pa.Field]) -> pa.Schema:
-    """The schema of the features sidecar. Raises SchemaError if a carried name is a feature's."""
-    defaults = dict.fromkeys(NAMED, pa.string()) | {"correct": pa.bool_()}
-    fields = [pa.field(name, kind) for name, kind in LOCATOR]
-    for name, column in columns.named().items():
-        kind = defaults[name] if column is None else _value_type(corpus.field(column).type)
-        fields.append(pa.field(name, kind))
-    taken = {field.name for field in (*fields, *measured)}
-    for name in columns.carry:
-        if name in taken:
-            raise SchemaError(
-                f"--carry: column `{name}` has the name of a feature; rename it first"
-            )
-        fields.append(pa.field(name, _value_type(corpus.field(name).type)))
-        taken.add(name)
-    return pa.schema([*fields, *measured])
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+Done = Callable[[int, Mapping[str, FileRecord]], None]
 
 
 class Measuring:
@@ -128,6 +63,9 @@ class Measuring:
         schema: pa.Schema,
         measurer: Measurer,
         progress: Progress,
+        skips: Skips,
+        memory: int,
+        done: Done,
         *,
         steps: bool,
     ) -> None:
@@ -137,49 +75,91 @@ class Measuring:
         self._read = list(dict.fromkeys([columns.trace, *self._beside]))
         self._measurer, self._progress = measurer, progress
         self._step_schema = step_schema(measurer.categories) if steps else None
-        self._folder = folder
+        self._folder, self._skips, self._done = folder, skips, done
         self._stop = Event()
+        self._allowance = Allowance(memory, self._stop)
+        self._memory = memory
         self._open: dict[int, ShardSidecars] = {}
+        self._spoiled: list[int] = []
         self._lock = Lock()
 
-    def run(self, threads: int) -> None:
-        """Measure everything, or leave no half-named file and raise what went wrong."""
-        os.makedirs(self._folder / "features", exist_ok=True)
-        if self._step_schema is not None:
-            os.makedirs(self._folder / "steps", exist_ok=True)
-        by_shard = plan_units(self._footers, self._rows)
-        for shard, units in enumerate(by_shard):
+    def run(self, threads: int, numbers: Sequence[int]) -> None:
+        """Measure some shards, or leave no half-named file and raise what went wrong."""
+        while numbers:
+            self._spoiled = []
+            self._run_once(threads, numbers)
+            numbers = sorted(self._spoiled)
+
+    def _run_once(self, threads: int, numbers: Sequence[int]) -> None:
+        self._allowance = Allowance(self._memory, self._stop)
+        jobs: list[Callable[[], None]] = []
+        for shard in numbers:
+            left_out = self._skips.in_shard(shard)
+            units = plan_units(shard, self._footers[shard], self._rows[shard], left_out)
             if not units:  # no rows, but still a sidecar
-                for sink in self._sinks(shard).values():
-                    sink.close()
-        jobs = [
-            partial(self._measure_unit, unit, len(units)) for units in by_shard for unit in units
-        ]
+                self._close(shard, ShardSidecars(self._sinks(shard), 0, self._stop))
+            for unit in units:
+                jobs.append(partial(self._measure_unit, len(jobs), unit, len(units)))
         try:
             run_jobs(jobs, threads, self._cancel)
         finally:
             for sidecars in self._open.values():  # those of shards that are not whole
                 sidecars.abandon()
+            self._open.clear()
 
     def _cancel(self) -> None:
         """Have every thread stop at its next batch."""
         self._stop.set()
+        self._allowance.wake()
         with self._lock:
             for sidecars in self._open.values():
                 sidecars.wake()
 
-    def _measure_unit(self, unit: Unit, num_units: int) -> None:
-        sidecars = self._sidecars(unit.shard, num_units)
+    def _measure_unit(self, job: int, unit: Unit, num_units: int) -> None:
         try:
-            for name, table in self._tables(unit):
-                sidecars.put(unit.number, name, table)
-            whole = sidecars.finish(unit.number)
+            sidecars = self._sidecars(unit.shard, num_units)
+            with self._allowance.turn(job) as take:
+                try:
+                    for name, table in self._tables(unit, take, self._progress):
+                        sidecars.put(unit.number, name, table)
+                except (ShardError, SchemaError) as error:
+                    if not self._skips.goes_on:
+                        raise
+                    sidecars.spoil()
+                    self._look_closer(unit, error)
+            if sidecars.finish(unit.number):
+                self._close(unit.shard, sidecars)
         except BaseException:
             self._cancel()
             raise
-        if whole:
+
+    def _close(self, shard: int, sidecars: ShardSidecars) -> None:
+        """All units of a shard are done."""
+        if sidecars.spoiled:
+            sidecars.abandon()
             with self._lock:
-                del self._open[unit.shard]
+                self._spoiled.append(shard)
+        else:
+            files = sidecars.close()
+            self._done(shard, {f"{kind}/{shard:05d}.parquet": r for kind, r in files.items()})
+        with self._lock:
+            self._open.pop(shard, None)
+
+    def _look_closer(self, unit: Unit, error: ShardError | SchemaError) -> None:
+        """Leave out what cannot be read of a unit: those of its row groups that fail alone."""
+        singles = list(unit.singles(self._footers[unit.shard]))
+        found: list[tuple[Unit, ShardError | SchemaError]] = []
+        for single in singles:
+            try:
+                for _ in self._tables(single, lambda num_bytes: None, Silent()):
+                    pass
+            except (ShardError, SchemaError) as failure:
+                found.append((single, failure))
+        # A failure that does not come again is as good a reason not to believe the rest.
+        for single, why in found or [(single, error) for single in singles]:
+            (group,) = single.row_groups
+            rows, first = self._footers[unit.shard].row_groups[group].rows, single.first_row
+            self._skips.add(Skipped("scan", unit.shard, group, first, rows, why.reason, str(why)))
 
     def _sidecars(self, shard: int, num_units: int) -> ShardSidecars:
         with self._lock:
@@ -190,26 +170,32 @@ class Measuring:
             return self._open[shard]
 
     def _sinks(self, shard: int) -> dict[str, ParquetSink]:
-        sinks = {
-            "features": ParquetSink(
-                self._folder / "features" / f"{shard:05d}.parquet", self._schema
-            )
-        }
+        def path(kind: str) -> Path:
+            os.makedirs(self._folder / kind, exist_ok=True)
+            return self._folder / kind / f"{shard:05d}.parquet"
+
+        sinks = {"features": ParquetSink(path("features"), self._schema)}
         if self._step_schema is not None:
-            path = self._folder / "steps" / f"{shard:05d}.parquet"
-            sinks["steps"] = ParquetSink(path, self._step_schema, **STEP_OPTIONS)
+            sinks["steps"] = ParquetSink(path("steps"), self._step_schema, **STEP_OPTIONS)
+        if self._skips.in_shard(shard):
+            sinks["quarantine"] = ParquetSink(path("quarantine"), quarantine_schema())
         return sinks
 
-    def _tables(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
+    def _tables(
+        self, unit: Unit, take: Callable[[int], None], progress: Progress
+    ) -> Iterator[tuple[str, pa.Table]]:
         """The rows of a unit, measured, as tables for the sidecars."""
+        if unit.skipped is not None:
+            yield from self._left_out(unit, unit.skipped)
+            return
         held: list[tuple[pa.RecordBatch, Measured]] = []
         first, held_bytes = unit.first_row, 0
-        for row, batch in self._rows_of(unit):
+        for row, batch in self._rows_of(unit, take):
             measured = self._measurer.measure(batch.column(self._columns.trace))
             beside = batch.select(self._beside)
             held.append((beside, measured))
             held_bytes += beside.nbytes + measured.counts.nbytes
-            self._progress.add(batch.num_rows, measured.text_bytes)
+            progress.add(batch.num_rows, measured.text_bytes)
             stop = row + batch.num_rows
             if stop - first >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
                 yield from self._flush(unit.shard, first, held)
@@ -227,12 +213,14 @@ class Measuring:
         if self._step_schema is not None:
             yield "steps", self._steps(shard, first, measured)
 
-    def _rows_of(self, unit: Unit) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _rows_of(
+        self, unit: Unit, take: Callable[[int], None]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches of a unit, each with the row that it begins at."""
         shard, row, stop = self._shards[unit.shard], unit.first_row, unit.first_row + unit.rows
-        footer = self._footers[unit.shard]
-        with open_shard(shard) as file:
-            for batch in batches(file, footer, unit.row_groups, self._read):
+        with open_shard(shard, self._footers[unit.shard], self._read) as opened:
+            batch_rows = self._make_room(opened, unit, take)
+            for batch in opened.batches(unit.row_groups, batch_rows):
                 if self._stop.is_set():
                     raise CancelledError
                 batch = batch.slice(0, stop - row)
@@ -240,17 +228,38 @@ class Measuring:
                 row += batch.num_rows
                 if row == stop:
                     return
-        raise ShardError(f"{shard.path}: its footer says {stop:,} rows up to here, found {row:,}")
+
+    def _make_room(self, opened: OpenShard, unit: Unit, take: Callable[[int], None]) -> int:
+        """How many rows to read at a time, once there is room for them."""
+        batch_rows, demands = opened.plan(unit.row_groups, COPIES)
+        take(max(demand.num_bytes for demand in demands) + UNIT_MEMORY)
+        opened.check(demands, self._allowance, UNIT_MEMORY)
+        return batch_rows
+
+    def _left_out(self, unit: Unit, skipped: Skipped) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of what could not be read, as the sidecars hold them."""
+        stop = unit.first_row + unit.rows
+        for first in range(unit.first_row, stop, FLUSH_ROWS):
+            rows = min(FLUSH_ROWS, stop - first)
+            locator = self._locator(unit.shard, first, rows)
+            columns = {name: column for (name, _), column in zip(LOCATOR, locator, strict=True)}
+            columns |= self._measurer.unread(rows, skipped.reason)
+            yield (
+                "features",
+                pa.table(
+                    [columns.get(field.name, pa.nulls(rows, field.type)) for field in self._schema],
+                    schema=self._schema,
+                ),
+            )
+            told = [pa.repeat(text, rows) for text in (skipped.reason, skipped.detail)]
+            yield "quarantine", pa.table([*locator, *told], schema=quarantine_schema())
+            self._progress.add(rows, 0)
 
     def _features(
         self, shard: int, row: int, beside: pa.Table, measured: Sequence[Measured]
     ) -> pa.Table:
         rows = sum(each.num_traces for each in measured)
-        columns = [
-            pa.repeat(pa.scalar(self._shards[shard].name), rows),
-            pa.array(np.arange(row, row + rows)),
-            pa.repeat(pa.scalar(0, pa.int32()), rows),
-        ]
+        columns = self._locator(shard, row, rows)
         for name, column in self._columns.named().items():
             kind = self._schema.field(name).type
             columns.append(
@@ -260,6 +269,13 @@ class Measuring:
         return pa.Table.from_arrays(
             [*columns, *self._measurer.features(measured)], schema=self._schema
         )
+
+    def _locator(self, shard: int, row: int, rows: int) -> list[pa.Array]:
+        return [
+            pa.repeat(pa.scalar(self._shards[shard].name), rows),
+            pa.array(np.arange(row, row + rows)),
+            pa.repeat(pa.scalar(0, pa.int32()), rows),
+        ]
 
     def _value(self, shard: int, beside: pa.Table, column: str) -> pa.Array:
         array = pa.chunked_array(

@@ -3,22 +3,32 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from curate import manifest
+from curate import journal, manifest
 from curate.errors import OutputError
+from curate.journal import Files, History
+from curate.skipping import Skipped
+from curate.wholefile import FileRecord, read_back, records
 
-DATA_FILE = re.compile(r"(train-\d{5,}-of-\d{5,}\.parquet|\.train-\d{5,}\.part)$")
+DATA_FILE = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet$")
+
+
+def staging(folder: Path) -> Path:
+    """Where the files of `data/` stand until all are whole; then the folder itself is renamed."""
+    return folder / ".curate" / "data"
 
 
 def check(folder: Path, *, overwrite: bool, emits: bool) -> None:
     """
     Raise OutputError unless a run may write to `folder`. Changes nothing.
 
-    It may if the folder is absent, empty, or, with `overwrite`, an output of this tool. A run that
-    emits needs `data/` and `README.md`, which must then be this tool's too.
+    It may if the folder is absent, empty, or holds a run of this tool, which it then goes on with
+    or, with `overwrite`, replaces. A run that emits needs `data/` and `README.md`, which must then
+    be this tool's too.
     """
     try:
         str(folder).encode()
@@ -33,25 +43,31 @@ def _check_place(folder: Path, *, overwrite: bool, emits: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder, found a file")
     if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
+        begun = manifest.path_of(folder).exists() or _is_bare(folder)
+        if not begun and not overwrite:
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise OutputError(
                 f"{folder}: expected an empty or new folder, found {found} "
                 "(--overwrite replaces what this tool wrote)"
             )
-        _check_ours(folder, emits=emits)
+        if not _is_bare(folder):
+            _check_ours(folder, emits=emits)
     _check_writable(folder)
 
 
+def _is_bare(folder: Path) -> bool:
+    """Whether there is only what a run was killed over before it wrote its manifest."""
+    only = [path.name for path in folder.iterdir()] == [".curate"]
+    return only and not manifest.path_of(folder).exists()
+
+
 def _check_ours(folder: Path, *, emits: bool) -> None:
-    if [path.name for path in folder.iterdir()] == [".curate"]:
-        return  # of a run that was killed before it wrote its manifest, or after
-    emitted = manifest.read(folder)["selection"] is not None  # only a folder of ours has one
+    emitted = manifest.read(folder)["rule"] is not None  # only a folder of ours has one
     foreign = [path for path in _data_files(folder) if not (emitted and DATA_FILE.match(path.name))]
     if not emitted and (folder / "README.md").exists():
         foreign.append(folder / "README.md")
     if foreign and (emits or emitted):
-        raise OutputError(f"{foreign[0]}: not written by this tool, so --overwrite leaves it there")
+        raise OutputError(f"{foreign[0]}: not written by this tool, so it stays there; move it")
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -59,23 +75,106 @@ def _data_files(folder: Path) -> list[Path]:
     return sorted(data.iterdir()) if data.is_dir() else []
 
 
-def prepare(folder: Path, *, overwrite: bool) -> None:
-    """
-    Empty a folder that `check` allowed of what this tool wrote, and make it.
+def check_same(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> None:
+    """Raise OutputError if the folder holds a run that `record` cannot go on with."""
+    if not overwrite and manifest.path_of(folder).exists():
+        manifest.check_same(folder, manifest.read(folder), record)
 
-    Another run may have ended there since, so `overwrite` is asked again.
+
+def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> History:
     """
+    Start a run in a folder that `check` allowed, or go on with the one that it holds.
+
+    Returns what is done already, of which every file was read back and found to be what is on
+    record. Nothing else of a run is left in the folder.
+    """
+    if overwrite or not manifest.path_of(folder).exists():
+        _empty(folder)
+        manifest.write(folder, record)
+        return History()
+    check_same(folder, record, overwrite=False)
+    old = manifest.read(folder)
+    history = journal.read(folder) if old["state"] == "running" else _history(old)
+    _tidy(folder, emits=record["rule"] is not None)
+    history.measured = {
+        shard: files
+        for shard, files in history.measured.items()
+        if len(_whole(folder / ".curate", files)) == len(files)
+    }
+    history.emitted = _whole(staging(folder), history.emitted)
+    if old["state"] == "complete":  # and yet not all of it is there
+        (folder / "README.md").unlink(missing_ok=True)
+        manifest.write(folder, record)
+        journal.rewrite(folder, history)
+    return history
+
+
+def finished(
+    folder: Path, record: manifest.Manifest, *, overwrite: bool
+) -> manifest.Manifest | None:
+    """The manifest of a folder where this very run is whole and all its files still stand."""
+    if overwrite or not manifest.path_of(folder).exists():
+        return None
+    check_same(folder, record, overwrite=False)
+    old = manifest.read(folder)
+    if old["state"] != "complete":
+        return None
+    history = _history(old)
+    stand = [(folder / ".curate", files) for files in history.measured.values()]
+    stand += [(folder / ".curate", records(old["selected"])), (folder / "data", history.emitted)]
+    whole = all(_has_size(place / at, file) for place, files in stand for at, file in files.items())
+    return old if whole and (old["rule"] is None or (folder / "README.md").exists()) else None
+
+
+def _history(complete: manifest.Manifest) -> History:
+    """What a run that is whole has done."""
+    return History(
+        measured={n: records(shard["files"]) for n, shard in enumerate(complete["shards"])},
+        emitted=records(complete["data"]),
+        skipped=[Skipped(**skipped) for skipped in complete["skipped"]],
+    )
+
+
+def _has_size(path: Path, file: FileRecord) -> bool:
+    return path.is_file() and path.stat().st_size == file.bytes
+
+
+def _whole(folder: Path, files: Files) -> Files:
+    """Those files that are what is on record."""
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(read_back, [folder / at for at in files])
+        return {
+            at: file for (at, file), now in zip(files.items(), found, strict=True) if now == file
+        }
+
+
+def _tidy(folder: Path, *, emits: bool) -> None:
+    """Remove what a run left that did not get through: files without their names."""
+    if emits and (folder / "data").exists() and not staging(folder).exists():
+        os.rename(folder / "data", staging(folder))
+    for part in (folder / ".curate").rglob(".*.part"):
+        part.unlink()
+
+
+def _empty(folder: Path) -> None:
+    """Remove what this tool wrote."""
     kept = folder / ".curate"
     if kept.exists():
-        if not overwrite:
-            raise OutputError(f"{folder}: another run wrote to it meanwhile")
         # Before the record of whose they are goes, so that no kill leaves them nobody's.
-        if manifest.path_of(folder).exists() and manifest.read(folder)["selection"] is not None:
+        if manifest.path_of(folder).exists() and manifest.read(folder)["rule"] is not None:
             if (folder / "data").exists():
                 shutil.rmtree(folder / "data")
             (folder / "README.md").unlink(missing_ok=True)
         shutil.rmtree(kept)
     kept.mkdir()
+
+
+def publish(folder: Path, files: Collection[str]) -> None:
+    """Give the files of `data/` their place, all at once, and nothing else with them."""
+    for path in staging(folder).iterdir():
+        if path.name not in files:
+            path.unlink()
+    os.rename(staging(folder), folder / "data")
 
 
 @contextmanager
@@ -87,25 +186,34 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
-        try:
-            _lock(folder, held)
+        with locked(folder) as free:
+            if not free:
+                raise OutputError(f"{folder}: another run is writing to it")
             yield
-        finally:
-            os.close(held)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _lock(folder: Path, held: int) -> None:
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Try to hold a folder, without waiting; tells whether it was free."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(held)
+    finally:
+        os.close(held)
+
+
+def _lock(held: int) -> bool:
     try:
         import fcntl
     except ImportError:  # a system without such locks
-        return
+        return True
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(f"{folder}: another run is writing to it") from None
+        return False
+    return True
 
 
 def _check_writable(folder: Path) -> None:

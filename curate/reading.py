@@ -8,50 +8,168 @@ the footer's average, and the file is read through a small buffer instead of bei
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus import Shard
-from curate.errors import ShardError
-from curate.footers import Footer
+from curate.errors import ShardError, TooLargeError
+from curate.footers import Footer, first_line, metadata_of
+from curate.memory import Allowance, mib
+from curate.pages import Pages, believed, read_pages
 
 BATCH_BYTES = 1 << 20
 """Uncompressed bytes in a batch, on average: still in the cache when it is measured."""
 
 MAX_BATCH_ROWS = 1024
 
+MAX_BATCH_BYTES = 64 << 20
+"""What a batch may come to where long values of a dictionary are repeated: fewer rows then."""
+
 BUFFER_BYTES = 1 << 20
 """Read from the file at once, for each column."""
+
+BELIEVED_BYTES = 64 << 20
+"""Of a column chunk behind a URL, where looking at a page's header is a request: if its footer says
+less, it is believed."""
 
 UNIT_BYTES = 64 << 20
 """Uncompressed bytes of the row groups that one thread takes at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What reading a row group takes: bytes, and the page that takes most of them."""
+
+    row_group: int
+    num_bytes: int
+    column: str
+    first_row: int
+    last_row: int
+    decoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShard:
+    """A shard open for reading: its file, and the leaf columns that are read."""
+
+    shard: Shard
+    footer: Footer
+    source: pa.NativeFile
+    file: pq.ParquetFile
+    columns: Sequence[str] | None
+
+    def batches(self, row_groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
+        """
+        The rows of some row groups, in order, at most `rows` at a time; never an empty batch.
+
+        Raises ShardError where they cannot be read, or are not as many as the footer says.
+        """
+        left = sum(self.footer.row_groups[number].rows for number in row_groups)
+        try:
+            for batch in self.file.iter_batches(
+                rows, row_groups=list(row_groups), columns=self.columns, use_threads=False
+            ):
+                left -= batch.num_rows
+                if batch.num_rows:
+                    yield batch
+        except (OSError, pa.ArrowException) as error:
+            raise self._unreadable(row_groups, first_line(error)) from error
+        if left:
+            raise self._unreadable(row_groups, f"{left:,} rows fewer than its footer says")
+
+    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list[Demand]]:
+        """
+        How many rows to read at a time, and what each row group takes.
+
+        Batches are of about BATCH_BYTES. They depend on the file alone, not on threads or memory,
+        so nor does the output. `copies` of the largest batch are held at once, beside its pages.
+        Raises ShardError where a page's header is not sound.
+        """
+        groups = [self.footer.row_groups[number] for number in row_groups]
+        rows = sum(group.rows for group in groups)
+        size = sum(g.all_bytes if self.columns is None else g.trace_bytes for g in groups)
+        batch_rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
+        pages = [self._pages(number, MAX_BATCH_BYTES // batch_rows) for number in row_groups]
+        longest = max((column.longest for group in pages for column in group), default=0)
+        batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, longest)))
+        demands = [
+            self._demand(number, group, batch_rows, copies)
+            for number, group in zip(row_groups, pages, strict=True)
+        ]
+        return batch_rows, demands
+
+    def _pages(self, row_group: int, exact_above: int) -> list[Pages]:
+        """The pages of the columns that are read."""
+        group = self.file.metadata.row_group(row_group)
+        chunks = [group.column(number) for number in range(group.num_columns)]
+        local = self.shard.filesystem.type_name == "local"
+        try:
+            return [
+                read_pages(self.source, chunk, exact_above)
+                if local or chunk.total_uncompressed_size > BELIEVED_BYTES
+                else believed(chunk)
+                for chunk in chunks
+                if self.columns is None or chunk.path_in_schema.split(".")[0] in self.columns
+            ]
+        except (OSError, pa.ArrowException, ShardError) as error:
+            raise self._unreadable([row_group], first_line(error)) from error
+
+    def _unreadable(self, row_groups: Sequence[int], what: str) -> ShardError:
+        last = f" to {row_groups[-1]}" if len(row_groups) > 1 else ""
+        return ShardError(
+            f"{self.shard.path}: cannot be read: row group {row_groups[0]}{last}: {what}"
+        )
+
+    def _demand(self, row_group: int, pages: Sequence[Pages], rows: int, copies: int) -> Demand:
+        group = self.footer.row_groups[row_group]
+        held = sum(column.held() for column in pages)
+        batch = sum(
+            column.batch(-(-rows * int(column.values.sum()) // max(1, group.rows)))
+            for column in pages
+        )
+        worst = max(pages, key=lambda column: column.held())
+        first, last, decoded = worst.largest()
+        return Demand(row_group, held + copies * batch, worst.column, first, last, decoded)
+
+    def check(self, demands: Sequence[Demand], allowance: Allowance, overhead: int) -> None:
+        """Raise TooLargeError if a row group takes more than there is leave for."""
+        for demand in demands:
+            if demand.num_bytes + overhead > allowance.total:
+                row = sum(g.rows for g in self.footer.row_groups[: demand.row_group])
+                raise TooLargeError(
+                    f"{self.shard.path}: row group {demand.row_group}, rows "
+                    f"{row + demand.first_row:,} to {row + demand.last_row:,}: a page of "
+                    f"`{demand.column}` of {demand.decoded:,} bytes; to read it takes about "
+                    f"--memory {mib(demand.num_bytes + overhead + allowance.taken)}, "
+                    f"found {mib(allowance.bound)}"
+                )
+
+
 @contextmanager
-def open_shard(shard: Shard) -> Iterator[pq.ParquetFile]:
-    """The shard as a ParquetFile that reads through a small buffer."""
+def open_shard(shard: Shard, footer: Footer, columns: Sequence[str] | None) -> Iterator[OpenShard]:
+    """
+    A shard for reading some columns, None for all; checksums of pages are checked where it has any.
+
+    Raises ShardError where it cannot be read, or is not the file any more that `footer` is of.
+    """
     try:
-        with shard.filesystem.open_input_file(shard.key) as source:
-            yield pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{shard.path}: cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def batches(
-    file: pq.ParquetFile, footer: Footer, row_groups: Sequence[int], columns: Sequence[str] | None
-) -> Iterator[pa.RecordBatch]:
-    """
-    The rows of some row groups, in order, in batches of about BATCH_BYTES; never an empty one.
-
-    `columns` None reads all columns. Batches do not depend on threads, so nor does the output.
-    """
-    groups = [footer.row_groups[number] for number in row_groups]
-    rows = sum(group.rows for group in groups)
-    size = sum(group.all_bytes if columns is None else group.trace_bytes for group in groups)
-    batch_rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
-    for batch in file.iter_batches(
-        batch_rows, row_groups=list(row_groups), columns=columns, use_threads=False
-    ):
-        if batch.num_rows:
-            yield batch
+        source = shard.filesystem.open_input_file(shard.key)
+    except OSError as error:
+        raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
+    with source:
+        try:
+            metadata, digest = metadata_of(source, shard)
+            file = pq.ParquetFile(
+                source,
+                metadata=metadata,
+                pre_buffer=False,
+                buffer_size=BUFFER_BYTES,
+                page_checksum_verification=True,
+            )
+        except (OSError, pa.ArrowException) as error:
+            raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
+        if digest != footer.digest:
+            raise ShardError(f"{shard.path}: changed since its footer was read")
+        yield OpenShard(shard, footer, source, file, columns)

@@ -5,25 +5,22 @@ Which rows are kept and by what rule. Deciding never sees a byte of a trace.
 rejected with a reason of its own. Then `drop_top` cuts, in each stratum, the highest values of a
 feature: whole groups of equal values, from the top, as long as they fit in floor(share x rows).
 So no tie is broken by chance, and a stratum's least value is never dropped. Rows whose value is
-null are kept, and counted; they are not among the stratum's rows.
+null are kept, and counted; they are not among the stratum's rows. Rows that could not be read are
+quarantined, their verdict being the reason, and no rule looks at them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from curate.errors import SelectionError
 from curate.expression import check_known, parse_keep
+from curate.featurefiles import FeatureFiles
 from curate.tally import Tally
-
-CHUNK_ROWS = 1 << 18
-"""Rows decided at once: large enough for polars to be fast, small enough for any corpus."""
 
 EVERYTHING = "stratum"
 """The key of the one stratum there is without `within`."""
@@ -111,9 +108,10 @@ class Decider:
         """
         What a decision needs of each row, under names of its own, as features may have any.
 
-        `keep` (bool or null), and with `drop_top` `rank` and the stratum's keys `key0`, `key1`, ...
+        `verdict`, `keep` (bool or null), and with `drop_top` `rank` and the stratum's keys `key0`,
+        `key1`, ...
         """
-        columns = [pl.int_range(pl.len()).alias("row")]  # so that a constant is one for every row
+        columns = [pl.col("verdict")]  # also so that a constant is one for every row
         keep = pl.lit(True) if self.expression is None else self.expression
         if self.selection.drop_top is not None:
             rank = pl.col(self.selection.rank_by or "").cast(pl.Float64).fill_nan(None)
@@ -144,6 +142,7 @@ class Decider:
             reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
         reason = pl.when(pl.col("keep")).then(reason).otherwise(pl.lit("keep"))
         reason = pl.when(pl.col("keep").is_null()).then(pl.lit("keep_null")).otherwise(reason)
+        reason = pl.when(pl.col("verdict") == "ok").then(reason).otherwise(pl.col("verdict"))
         return facts.select(reason=reason).select(
             pl.col("reason").is_null().alias("kept"), "reason"
         )
@@ -172,26 +171,11 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
     return Decider(selection, expression, tuple(sorted(needed)))
 
 
-def with_thresholds(decider: Decider, files: Sequence[Path]) -> Decider:
+def with_thresholds(decider: Decider, features: FeatureFiles) -> Decider:
     """The rule with the thresholds of `drop_top`, for which the features are read once."""
     if decider.selection.drop_top is None:
         return decider
-    return replace(decider, strata=_strata(decider, files))
-
-
-def chunks(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The given features of all traces, in order, a bounded number of rows at a time."""
-    for file in files:
-        yield from file_chunks(file, columns)
-
-
-def file_chunks(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The given features of one shard's traces, in order."""
-    with pq.ParquetFile(file) as source:
-        for batch in source.iter_batches(CHUNK_ROWS, columns=list(columns)):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+    return replace(decider, strata=_strata(decider, features))
 
 
 def exact(chunk: pl.DataFrame) -> pl.DataFrame:
@@ -208,12 +192,12 @@ def _keys(selection: Selection) -> list[str]:
     return [f"key{n}" for n in range(max(1, len(selection.within)))]
 
 
-def _strata(decider: Decider, files: Sequence[Path]) -> pl.DataFrame:
+def _strata(decider: Decider, features: FeatureFiles) -> pl.DataFrame:
     """The thresholds of `drop_top`: one row for each stratum that `keep` leaves rows of."""
     keys = _keys(decider.selection)
     tally = Tally([*keys, "value"])
-    for chunk in chunks(files, decider.columns):
-        left = decider.facts(chunk).filter(pl.col("keep"))
+    for chunk in features.all_chunks(decider.columns):
+        left = decider.facts(chunk).filter(pl.col("keep") & (pl.col("verdict") == "ok"))
         tally.add(left.select(*keys, value="rank", count=pl.lit(1, pl.Int64)))
     empty = dict.fromkeys(keys, pl.Null()) | {"value": pl.Float64(), "count": pl.Int64()}
     named = dict(zip(keys, decider.selection.within or (EVERYTHING,), strict=True))

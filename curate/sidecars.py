@@ -6,7 +6,6 @@ writes as it goes; a later one holds its tables back, and waits once it holds to
 started in order, so the one whose turn it is always has a thread and nobody waits for ever.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.parallel import CancelledError
-from curate.wholefile import part_of
+from curate.wholefile import FileRecord, part_of, settle_parquet
 
 HELD_BYTES = 32 << 20
 """What a unit may hold back before it waits for its turn."""
@@ -54,17 +53,19 @@ class ParquetSink:
             "use_dictionary": [field.name for field in schema if _repeats(field.type)],
             "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
         } | options
-        self._writer = pq.ParquetWriter(self._part, schema, **options)
+        self._writer = pq.ParquetWriter(self._part, schema, write_page_checksum=True, **options)
+        self._rows = 0
 
     def write(self, table: pa.Table) -> None:
         """Append rows as a row group."""
         if table.num_rows:
             self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            self._rows += table.num_rows
 
-    def close(self) -> None:
-        """Finish the file and give it its name."""
+    def close(self) -> FileRecord:
+        """Finish the file, read it back, and give it its name."""
         self._writer.close()
-        os.replace(self._part, self.path)
+        return settle_parquet(self._part, self.path, self._rows)
 
     def abandon(self) -> None:
         """Leave nothing behind, also where closing fails as writing did."""
@@ -77,7 +78,12 @@ class ParquetSink:
 
 
 class ShardSidecars:
-    """Several sidecars of one shard (features, steps), filled by its units in order."""
+    """
+    Several sidecars of one shard (features, steps), filled by its units in order.
+
+    Once spoiled, what the shard's units put is dropped: it is measured again, without what could
+    not be read.
+    """
 
     def __init__(self, sinks: Mapping[str, ParquetSink], num_units: int, stop: Event) -> None:
         self._sinks = sinks
@@ -87,32 +93,43 @@ class ShardSidecars:
         self._finished: set[int] = set()
         self._held: defaultdict[int, list[tuple[str, pa.Table]]] = defaultdict(list)
         self._changed = Condition()
+        self.spoiled = False
 
     def put(self, unit: int, name: str, table: pa.Table) -> None:
         """Add rows of a unit to one sidecar."""
         with self._changed:
             self._held[unit].append((name, table))
             if unit != self._turn and self._held_bytes(unit) > HELD_BYTES:
-                self._changed.wait_for(lambda: unit == self._turn or self._stop.is_set())
+                self._changed.wait_for(lambda: unit == self._turn or self._is_over())
             if self._stop.is_set():
                 raise CancelledError
-            if unit == self._turn:
+            if self.spoiled:
+                self._held.clear()
+            elif unit == self._turn:
                 self._write_held(unit)
 
     def finish(self, unit: int) -> bool:
-        """Note that a unit is done; True once the shard is whole and its files have their names."""
+        """Note that a unit is done; True for the last one of the shard."""
         with self._changed:
             self._finished.add(unit)
-            while self._turn in self._finished:
+            while self._turn in self._finished and not self.spoiled:
                 self._write_held(self._turn)
                 self._turn += 1
                 self._changed.notify_all()
-            self._write_held(self._turn)
-            whole = self._turn == self._num_units
-        if whole:
-            for sink in self._sinks.values():
-                sink.close()
-        return whole
+            if not self.spoiled:
+                self._write_held(self._turn)
+            return len(self._finished) == self._num_units
+
+    def spoil(self) -> None:
+        """Something of the shard could not be read."""
+        with self._changed:
+            self.spoiled = True
+            self._held.clear()
+            self._changed.notify_all()
+
+    def close(self) -> dict[str, FileRecord]:
+        """Give the files their names, once all units are done."""
+        return {name: sink.close() for name, sink in self._sinks.items()}
 
     def wake(self) -> None:
         """Have whoever waits look at the stop flag."""
@@ -123,6 +140,9 @@ class ShardSidecars:
         """Leave no file behind; no thread may be at work on the shard."""
         for sink in self._sinks.values():
             sink.abandon()
+
+    def _is_over(self) -> bool:
+        return self.spoiled or self._stop.is_set()
 
     def _held_bytes(self, unit: int) -> int:
         return sum(table.nbytes for _, table in self._held[unit])

@@ -1,6 +1,6 @@
 """A corpus opened for a run: its shards, what their footers say, and how many rows to take."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -8,8 +8,9 @@ import pyarrow as pa
 from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
 from curate.errors import ShardError
-from curate.footers import Footer, read_footers
-from curate.measuring import Columns, limited
+from curate.footers import Footer, RowGroup, read_footers
+from curate.skipping import OnError, Skipped, Skips
+from curate.units import Columns, limited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +26,21 @@ class Source:
     @property
     def trace_bytes(self) -> int:
         """Uncompressed bytes of the trace column, of the rows to take."""
-        return self._share_of("trace_bytes")
+        return self.bytes_of(range(len(self.shards)), "trace_bytes")
 
     @property
     def all_bytes(self) -> int:
         """Uncompressed bytes of all columns, of the rows to take."""
-        return self._share_of("all_bytes")
+        return self.bytes_of(range(len(self.shards)), "all_bytes")
 
-    def _share_of(self, size: str) -> int:
-        return sum(
-            sum(getattr(group, size) for group in footer.row_groups) * taken // max(1, footer.rows)
-            for footer, taken in zip(self.footers, self.rows, strict=True)
-        )
+    def bytes_of(self, shards: Iterable[int], size: str) -> int:
+        """The same of some shards; `size` is the name of a row group's."""
+        total = 0
+        for shard in shards:
+            footer = self.footers[shard]
+            held = sum(getattr(group, size) for group in footer.row_groups)
+            total += held * self.rows[shard] // max(1, footer.rows)
+        return total
 
 
 def open_source(
@@ -46,11 +50,16 @@ def open_source(
     split: str | None,
     limit: int | None,
     whole_rows: bool,
+    skips: Skips,
 ) -> Source:
-    """Find and check a corpus; with `whole_rows` all its columns must agree between shards."""
+    """
+    Find and check a corpus; with `whole_rows` all its columns must agree between shards.
+
+    Shards that cannot be read are added to `skips`, or raised.
+    """
     corpus = find_corpus(corpora, split=split)
     footers = read_footers(
-        corpus.shards, columns.trace, columns.beside_trace(), whole_rows=whole_rows
+        corpus.shards, columns.trace, columns.beside_trace(), whole_rows=whole_rows, skips=skips
     )
     rows = limited(footers.each, limit)
     # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
@@ -65,15 +74,42 @@ def open_source(
     )
 
 
-def reopen_source(record: manifest.Manifest) -> Source:
-    """The corpus of a scan, unless it changed since."""
+def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
+    """
+    The corpus of a scan, unless it changed since.
+
+    What the scan left out is added to `skips`, and its shards are not looked at.
+    """
     columns = Columns(**record["config"]["columns"])
-    shards = tuple(reopen(r["name"], r["path"]) for r in record["shards"])
-    footers = read_footers(shards, columns.trace, columns.beside_trace(), whole_rows=True)
-    for old, shard, footer in zip(record["shards"], shards, footers.each, strict=True):
-        if (old["size"], old["footer_sha256"]) != (shard.size, footer.digest):
-            raise ShardError(f"{shard.path}: changed since the scan; scan it again")
-    rows = tuple(limited(footers.each, record["config"]["limit"]))
-    return Source(
-        shards=shards, footers=footers.each, rows=rows, schema=footers.schema, other_files=0
+    skips.know(Skipped(**skipped) for skipped in record["skipped"])
+    read = [n for n in range(len(record["shards"])) if None not in skips.in_shard(n)]
+    shards = {n: reopen(record["shards"][n]["name"], record["shards"][n]["path"]) for n in read}
+    found = read_footers(
+        list(shards.values()),
+        columns.trace,
+        columns.beside_trace(),
+        whole_rows=True,
+        skips=Skips(OnError()),
     )
+    footers = dict(zip(shards, found.each, strict=True))
+    for number, old in enumerate(record["shards"]):
+        if number not in shards:
+            shards[number], footers[number] = _left_out(old)
+        elif (old["size"], old["footer_sha256"]) != (shards[number].size, footers[number].digest):
+            raise ShardError(f"{shards[number].path}: changed since the scan; scan it again")
+    each = [footers[number] for number in range(len(shards))]
+    return Source(
+        shards=tuple(shards[number] for number in range(len(shards))),
+        footers=tuple(each),
+        rows=tuple(limited(each, record["config"]["limit"])),
+        schema=found.schema,
+        other_files=0,
+    )
+
+
+def _left_out(record: manifest.Manifest) -> tuple[Shard, Footer]:
+    """A shard that a scan left out, as it was."""
+    rows = record["rows"]
+    groups = (RowGroup(rows, 0, 0),) if rows else ()
+    shard = Shard(record["name"], record["path"], record["path"], record["size"], None)
+    return shard, Footer(rows, groups, record["footer_sha256"])

@@ -102,12 +102,16 @@ class Cut:
     between: Between | None
     rows: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
 
     def add(self, chunk: pl.DataFrame, exact: pl.DataFrame, decided: pl.DataFrame) -> None:
         """Account for a chunk; `exact` has the feature's values in double precision."""
         self.rows += chunk.height
-        for reason, count in decided["reason"].drop_nulls().value_counts().iter_rows():
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
+        read = chunk["verdict"] == "ok"
+        if not read.all():
+            _count(self.quarantined, chunk["verdict"].filter(~read))
+            chunk, exact, decided = (frame.filter(read) for frame in (chunk, exact, decided))
+        _count(self.rejected, decided["reason"].drop_nulls())
         for group in self.groups:
             group.add(chunk[group.column], decided["kept"])
         if self.between is not None:
@@ -115,8 +119,13 @@ class Cut:
 
     @property
     def kept(self) -> int:
-        """Rows that no rule rejected."""
-        return self.rows - sum(self.rejected.values())
+        """Rows that could be read and that no rule rejected."""
+        return self.rows - sum(self.rejected.values()) - sum(self.quarantined.values())
+
+
+def _count(counts: dict[str, int], reasons: pl.Series) -> None:
+    for reason, count in reasons.value_counts().iter_rows():
+        counts[reason] = counts.get(reason, 0) + count
 
 
 def new_cut(columns: Sequence[str], feature: str, *, with_problem: bool) -> Cut:

@@ -14,13 +14,12 @@ from rich.text import Text
 from curate import manifest, native
 from curate.buffers import text_buffers
 from curate.corpus import reopen
-from curate.deciding import sidecar_files
-from curate.errors import CurateError, OutputError, ShardError
+from curate.errors import CurateError, ShardError
 from curate.expression import roots
+from curate.featurefiles import feature_files, file_chunks
 from curate.features import measured_fields, parse_delimiter
-from curate.footers import read_metadata
+from curate.footers import Footer, RowGroup, read_metadata
 from curate.reading import open_shard
-from curate.selection import file_chunks
 from curate.terminal import printable, printable_lines
 
 STYLES = (
@@ -51,14 +50,12 @@ def find_trace(folder: str | Path, row: str) -> Found:
     """The trace that `row` names, an id or SHARD:ROW, in a scan or a selection."""
     place = Path(folder)
     record = manifest.read_complete(place)
-    scan = Path(record.get("scan", place))
-    files = sidecar_files(scan / ".curate" / "features")
-    if len(files) != len(record["shards"]):
-        raise OutputError(
-            f"{scan}: expected features of {len(record['shards']):,} shards, found {len(files):,}"
-        )
+    scan = Path(record["scan"] or place)
+    files = feature_files(scan, len(record["shards"]))
     shard, position = _locate(record, files, row)
     features = _row(files[shard], position)
+    if features["verdict"] != "ok":
+        raise CurateError(f"{row}: could not be read when it was scanned: {features['verdict']}")
     selected = place / ".curate" / "selection" / files[shard].name
     decision = _row(selected, position) if selected.exists() else None
     return Found(_trace(record, shard, position), features, decision, record, place)
@@ -109,8 +106,11 @@ def _trace(record: manifest.Manifest, shard: int, position: int) -> bytes:
         first += metadata.row_group(group).num_rows
         group += 1
     column = record["config"]["columns"]["trace"]
-    with open_shard(source) as file:
-        for batch in file.iter_batches(READ_ROWS, row_groups=[group], columns=[column]):
+    groups = tuple(
+        RowGroup(metadata.row_group(n).num_rows, 0, 0) for n in range(metadata.num_row_groups)
+    )
+    with open_shard(source, Footer(metadata.num_rows, groups, digest), [column]) as opened:
+        for batch in opened.batches([group], READ_ROWS):
             if first + batch.num_rows > position:
                 data, offsets = text_buffers(batch.column(0).slice(position - first, 1))
                 return data[offsets[0] : offsets[1]].tobytes()
@@ -153,7 +153,9 @@ def _decision(found: Found) -> list[str]:
         return []
     if found.decision["kept"]:
         return ["kept"]
-    rule, reason = found.record["selection"]["rule"], found.decision["reason"]
+    rule, reason = found.record["rule"], found.decision["reason"]
+    if reason not in ("drop_top", "keep", "keep_null"):
+        return [f"quarantined: {reason}, as the rest of the row cannot be read"]
     if reason == "drop_top":
         stratum = _stratum(found, rule["within"])
         value = _exact(found.features, rule["rank_by"])

@@ -1,9 +1,17 @@
-"""A file that has its name only once it is whole."""
+"""A file that has its name only once it is whole, on disk and read back."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import OutputError
 
 
 def part_of(path: Path) -> Path:
@@ -17,6 +25,64 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = part_of(path)
     try:
         yield part
-        os.replace(part, path)
+        settle(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give what was written its name, once a crash of the machine could not take it back."""
+    _sync(part)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    held = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(held)
+    finally:
+        os.close(held)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What a Parquet file of ours was when it was whole."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON would hold it."""
+        return asdict(self)
+
+
+def settle_parquet(part: Path, path: Path, rows: int) -> FileRecord:
+    """
+    As `settle`, of a Parquet file, after reading it back: it must have so many rows.
+
+    Raises OutputError where the disk does not hold what was written.
+    """
+    record = read_back(part)
+    if record is None or record.rows != rows:
+        found = "no Parquet" if record is None else f"{record.rows:,} rows"
+        raise OutputError(f"{path}: wrote {rows:,} rows, but the disk holds {found}")
+    settle(part, path)
+    return record
+
+
+def read_back(path: Path) -> FileRecord | None:
+    """The record of a Parquet file as it is now, None if it is not there or not Parquet."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        return FileRecord(pq.read_metadata(path).num_rows, size, digest)
+    except (FileNotFoundError, NotADirectoryError, pa.ArrowException):
+        return None
+
+
+def records(told: Mapping[str, Mapping[str, Any]]) -> dict[str, FileRecord]:
+    """Records of files as JSON holds them, by their place in an output folder."""
+    return {place: FileRecord(**record) for place, record in told.items()}

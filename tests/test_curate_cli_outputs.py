@@ -57,10 +57,14 @@ def test_what_an_interrupted_run_left_is_replaced(place, tmp_path):
     invoke("scan", place / "corpus", "--out", out, "--keep", "true")
     (out / "README.md").unlink()
     manifest = out / ".curate/manifest.json"
-    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
-    (out / "data/train-00000-of-00001.parquet").rename(out / "data/.train-00000.part")
+    record = json.loads(manifest.read_text()) | {"state": "running", "counts": None}
+    manifest.write_text(json.dumps(record))
+    (out / "data").rename(out / ".curate/data")
+    (out / ".curate/data/.train-00001-of-00001.parquet.part").write_bytes(b"half")
     (out / ".curate/features/.00001.parquet.part").write_bytes(b"half")
-    with pytest.raises(CurateError, match="its run did not end; run it again with --overwrite"):
+    with pytest.raises(
+        CurateError, match="its run did not end; run the same command again to go on"
+    ):
         invoke("select", out, "--out", tmp_path / "other", "--keep", "true")
     invoke("scan", place / "corpus", "--out", out, "--keep", "true", "--overwrite")
     assert [path for path in tree(out) if "part" in path.split(".")] == []
@@ -192,7 +196,8 @@ def stop(arguments, out, begun, number):
     what = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
     assert process.returncode == 128 + number
     assert stdout == ""
-    assert stderr.strip() == f"error: {what} before the run was whole"
+    told = f"error: {what} before the run was whole; the same command goes on from here"
+    assert stderr.strip() == told
     assert half_named(out) == []
     for path in out.rglob("*.parquet"):
         pq.read_table(path)
@@ -223,5 +228,5 @@ def test_a_signal_ends_an_emission_and_leaves_no_file_that_is_not_whole(
 ):
     out = tmp_path / "out"
     arguments = ["select", long_scan, "--keep", "true", "--shard-size", "50MB", "--threads", "2"]
-    stop(arguments, out, out / "data/.train-00002.part", number)
-    assert list((out / "data").iterdir()) == []
+    stop(arguments, out, out / ".curate/data/.train-00002-of-00007.parquet.part", number)
+    assert not (out / "data").exists()

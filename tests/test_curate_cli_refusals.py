@@ -183,7 +183,7 @@ def outputs_that_are_not_ours(place, folder):
     nested = folder / "nested"
     curate.scan(place / "corpus", out=nested)
     write(nested / "mine/a.parquet")
-    corpus, ours = place / "corpus", "not written by this tool, so --overwrite leaves it there"
+    corpus, ours = place / "corpus", "not written by this tool, so it stays there; move it"
     return [
         (
             corpus,
@@ -204,7 +204,7 @@ def outputs_that_are_not_ours(place, folder):
             corpus,
             foreign,
             [],
-            "{}: expected an empty or new folder, found .curate, README.md, data",
+            f"{{}}/data/extra.parquet: {ours}",
         ),
         (corpus, foreign, ["--overwrite"], f"{{}}/data/extra.parquet: {ours}"),
         (corpus, foreign, ["--overwrite", "--keep", "true"], f"{{}}/data/extra.parquet: {ours}"),

@@ -9,12 +9,13 @@ import pytest
 from curate.corpus import find_corpus
 from curate.errors import SchemaError, ShardError
 from curate.footers import TAIL_BYTES, RowGroup, read_footers, read_metadata
+from curate.skipping import OnError, Skips
 
 
 def footers(*files, column="trace", columns=(), whole_rows=False):
     """The footers of files as one corpus."""
     shards = find_corpus([str(file) for file in files]).shards
-    return read_footers(shards, column, columns, whole_rows=whole_rows)
+    return read_footers(shards, column, columns, whole_rows=whole_rows, skips=Skips(OnError()))
 
 
 def refusal(error, *files, **options):

@@ -16,8 +16,8 @@ import pytest
 import curate
 from curate import progress
 from curate.api import selection_of
-from curate.measuring import Columns
 from curate.pipeline import Running, plan_scan, run_scan
+from curate.units import Columns
 
 LINE = re.compile(r"(\w+): (\d+)%, ([\d,]+) rows, [\d,]+ rows/s, [\d,]+ MB/s, [\d,]+ s left")
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate.measuring import Columns
 from curate.output import writing
 from curate.pipeline import Running, plan_scan, run_scan
+from curate.units import Columns
 
 
 def shard(path: Path, rows: int = 40, **columns) -> Path:
@@ -86,7 +86,9 @@ def test_what_was_written_after_a_plan_is_not_replaced(tmp_path):
     corpus = shard(tmp_path / "a.parquet")
     plan = plan_scan([str(corpus)], out=tmp_path / "out", columns=Columns())
     curate.scan(corpus, out=tmp_path / "out", keep="true")
-    with pytest.raises(curate.OutputError, match="another run wrote to it meanwhile"):
+    with pytest.raises(
+        curate.OutputError, match="holds a run with another selection: was one, now none"
+    ):
         run_scan(plan, Running(threads=1))
     assert (tmp_path / "out/data/train-00000-of-00001.parquet").exists()
 

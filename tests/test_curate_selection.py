@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.errors import SelectionError
-from curate.selection import Selection, bind, file_chunks, with_thresholds
+from curate.featurefiles import FeatureFiles
+from curate.selection import Selection, bind, with_thresholds
 from curate.summary import Between, GroupCounts
 
 SCHEMA = {
+    "row": pl.Int64,
+    "verdict": pl.String,
     "steps": pl.Int32,
     "branch_steps": pl.Int32,
     "branch_frac": pl.Float32,
@@ -27,6 +30,7 @@ SCHEMA = {
 def features(**columns):
     """A frame of features; what is not given is null."""
     rows = len(next(iter(columns.values())))
+    columns = {"row": list(range(rows)), "verdict": ["ok"] * rows} | columns
     full = {name: columns.get(name, [None] * rows) for name in SCHEMA}
     return pl.DataFrame(full, schema=SCHEMA)
 
@@ -36,9 +40,9 @@ def reasons(folder: Path, selection: Selection, *frames: pl.DataFrame) -> list[s
     files = [folder / f"{n:05d}.parquet" for n in range(len(frames))]
     for file, frame in zip(files, frames, strict=True):
         frame.write_parquet(file)
-    decider = with_thresholds(bind(selection, pl.Schema(SCHEMA)), files)
-    columns = decider.columns or ("steps",)
-    decided = [decider.decide(chunk) for file in files for chunk in file_chunks(file, columns)]
+    decider = with_thresholds(bind(selection, pl.Schema(SCHEMA)), FeatureFiles(files))
+    chunks = FeatureFiles(files).all_chunks(decider.columns)
+    decided = [decider.decide(chunk) for chunk in chunks]
     empty = pl.DataFrame(schema={"kept": pl.Boolean, "reason": pl.String})
     together = pl.concat([empty, *decided])
     assert together["kept"].to_list() == [reason is None for reason in together["reason"]]
@@ -119,7 +123,8 @@ def test_thresholds_and_shortfalls_are_told_by_stratum(tmp_path):
     frame = features(score=[1, 2, 2, 9, None, 7], teacher=["a"] * 4 + ["a", "b"])
     frame.write_parquet(tmp_path / "00000.parquet")
     rule = drop_top("0.5", within=("teacher",))
-    strata = with_thresholds(bind(rule, pl.Schema(SCHEMA)), [tmp_path / "00000.parquet"]).strata
+    files = FeatureFiles([tmp_path / "00000.parquet"])
+    strata = with_thresholds(bind(rule, pl.Schema(SCHEMA)), files).strata
     assert strata.rows() == [
         ("a", 4, 2, 1, 2.0, 1, 1),  # rows, allowed, dropped, highest kept, null ranks, shortfall
         ("b", 1, 0, 0, 7.0, 0, 0),

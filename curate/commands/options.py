@@ -91,14 +91,43 @@ RUN = (
         "--out",
         required=True,
         metavar="DIR",
-        help="Folder to write; new, empty, or with --overwrite one that this tool wrote.",
+        help="Folder to write; new, empty, or of the same run, which then goes on.",
+    ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["stop", "quarantine"]),
+        default="stop",
+        show_default=True,
+        help="What to do about shards and row groups that cannot be read: end the run, or go on "
+        "without them, count and list them, and exit with 3.",
+    ),
+    click.option(
+        "--max-bad-shards",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Stop once more than N shards cannot be read whole.",
+    ),
+    click.option(
+        "--max-bad-rows",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Stop once more than N rows cannot be read.",
+    ),
+    click.option(
+        "--memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Bound on resident memory, such as 1GiB; what does not fit is not read, as "
+        "--on-error says [default: four fifths of what is free].",
     ),
     click.option(
         "--threads",
         type=click.IntRange(min=1),
         help="Threads [default: the cores this process may use].",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace what this tool wrote to --out before."),
+    click.option(
+        "--overwrite", is_flag=True, help="Start anew; replace what this tool wrote to --out."
+    ),
     click.option(
         "--json",
         "as_json",

@@ -1,19 +1,41 @@
 """What a run says: plans, notes and summaries as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import polars as pl
 
-from curate.measuring import plan_units
-from curate.pipeline import Plan, Report
+from curate.api import default_threads
+from curate.pipeline import Plan, Report, Running
+from curate.progress import watched
+from curate.skipping import Skipped
 from curate.summary import BETWEEN_WARNING, Between, GroupCounts
 from curate.terminal import printable
+from curate.units import plan_units
 
 SHOWN = 12
 """Rows of a table that are printed; the rest is counted."""
+
+
+def running(options: Mapping[str, Any]) -> Running:
+    """How a run goes about it, as the options ask."""
+    return Running(
+        threads=options["threads"] or default_threads(),
+        memory=options["memory"],
+        watch=watched,
+        say=lambda line: click.echo(line, err=True),
+    )
+
+
+def show(report: Report, *, as_json: bool) -> int:
+    """Print what a run did; the exit status is 3 if it left anything out."""
+    if report.again:
+        line = f"{report.out}: complete already, nothing to do; `curate verify` checks its files"
+        click.echo(printable(line), err=True)
+    click.echo(json.dumps(report.as_dict()) if as_json else summary(report))
+    return 3 if report.units_skipped else 0
 
 
 def notes(plan: Plan) -> None:
@@ -34,7 +56,10 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
         "file_bytes": sum(shard.size for shard in source.shards),
         "trace_bytes": source.trace_bytes,
         "all_bytes": source.all_bytes,
-        "units": sum(map(len, plan_units(source.footers, source.rows))),
+        "units": sum(
+            len(plan_units(n, footer, source.rows[n], {}))
+            for n, footer in enumerate(source.footers)
+        ),
         "columns": [plan.columns.trace, *plan.columns.beside_trace()],
         "lexicon": plan.lexicon.name,
         "features": plan.schema.names,
@@ -69,7 +94,7 @@ def _writes(plan: Plan) -> list[str]:
 
 def summary(report: Report) -> str:
     """The account of a run."""
-    parts = [_counts(report)]
+    parts = [_counts(report), _skipped(report.skipped)]
     if report.strata is not None:
         parts.append(_strata(report.strata))
     if report.cut is not None:
@@ -80,13 +105,33 @@ def summary(report: Report) -> str:
 
 
 def _counts(report: Report) -> str:
-    if report.cut is None:
+    if not report.selected and not report.quarantined:
         rows = [("measured", f"{report.rows:,}", "")]
     else:
-        rows = [("rows", f"{report.rows:,}", ""), ("kept", *_share(report.kept, report.rows))]
+        kept = "kept" if report.selected else "measured"
+        rows = [("rows", f"{report.rows:,}", ""), (kept, *_share(report.kept, report.rows))]
         for reason, count in report.rejected.items():
             rows.append((f"rejected: {reason}", *_share(count, report.rows)))
+        for reason, count in report.quarantined.items():
+            rows.append((f"quarantined: {reason}", *_share(count, report.rows)))
     return f"{_table(rows)}\n{printable(report.out)}, {report.seconds:.1f} s"
+
+
+def _skipped(skipped: Sequence[Skipped]) -> str:
+    """What could not be read, and why."""
+    if not skipped:
+        return ""
+    rows = sum(one.rows or 0 for one in skipped)
+    unknown = sum(one.rows is None for one in skipped)
+    lines = [
+        f"not read: {_count(len(skipped), 'row group or shard', 'row groups or shards')}, "
+        f"{_count(rows, 'row')}"
+        + (f" and those of {_count(unknown, 'shard')}, unknown" if unknown else "")
+    ]
+    lines += [f"  {one.reason}: {printable(one.detail)}" for one in skipped[:SHOWN]]
+    if len(skipped) > SHOWN:
+        lines.append(f"  {len(skipped) - SHOWN:,} more in .curate/manifest.json")
+    return "\n".join(lines)
 
 
 def _share(part: int, whole: int) -> tuple[str, str]:
@@ -169,8 +214,8 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+def _count(number: int, thing: str, things: str = "") -> str:
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
 def _size(num_bytes: int) -> str:

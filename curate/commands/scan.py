@@ -1,6 +1,5 @@
 """`curate scan`: the main job."""
 
-import json
 from typing import Any
 
 import click
@@ -47,7 +46,7 @@ from curate.commands.options import names, run_options, selection_options
 @click.option("--dry-run", is_flag=True, help="Say what would be read and written, and stop.")
 @selection_options
 @run_options
-def scan(corpus: tuple[str, ...], **options: Any) -> None:
+def scan(corpus: tuple[str, ...], **options: Any) -> int:
     """
     Measure every trace of CORPUS and, given a selection, emit the kept rows as a dataset.
 
@@ -55,11 +54,10 @@ def scan(corpus: tuple[str, ...], **options: Any) -> None:
     DIR/.curate/features, one row for each trace. With --keep or --drop-top the kept rows go to
     DIR/data, whole and in order; without one a scan only measures.
     """
-    from curate.api import default_threads, selection_of
+    from curate.api import on_error_of, selection_of
     from curate.commands import report
-    from curate.measuring import Columns
-    from curate.pipeline import Running, plan_scan, run_scan
-    from curate.progress import watched
+    from curate.pipeline import plan_scan, run_scan
+    from curate.units import Columns
 
     columns = Columns(
         trace=options["column"],
@@ -72,36 +70,20 @@ def scan(corpus: tuple[str, ...], **options: Any) -> None:
     rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
     if rule is None and options["annotate"]:
         raise click.UsageError("--annotate: expected together with --keep or --drop-top")
+    names = "lexicon delimiter steps repeats annotate split limit overwrite".split()
     plan = plan_scan(
         corpus,
         out=options["out"],
         columns=columns,
         selection=rule,
-        **{
-            name: options[name]
-            for name in (
-                "lexicon",
-                "delimiter",
-                "steps",
-                "repeats",
-                "annotate",
-                "split",
-                "limit",
-                "overwrite",
-            )
-        },
+        shard_bytes=options["shard_size"],
+        on_error=on_error_of(
+            options["on_error"], options["max_bad_shards"], options["max_bad_rows"]
+        ),
+        **{name: options[name] for name in names},
     )
     report.notes(plan)
     if options["dry_run"]:
         click.echo(report.dry_run(plan, as_json=options["as_json"]))
-        return
-    done = run_scan(
-        plan,
-        Running(
-            threads=options["threads"] or default_threads(),
-            shard_bytes=options["shard_size"],
-            annotate=options["annotate"],
-            watch=watched,
-        ),
-    )
-    click.echo(json.dumps(done.as_dict()) if options["as_json"] else report.summary(done))
+        return 0
+    return report.show(run_scan(plan, report.running(options)), as_json=options["as_json"])

@@ -1,6 +1,5 @@
 """`curate select`: another selection from the same scan."""
 
-import json
 from typing import Any
 
 import click
@@ -12,17 +11,16 @@ from curate.commands.options import run_options, selection_options
 @click.argument("scanned", metavar="SCAN")
 @selection_options
 @run_options
-def select(scanned: str, **options: Any) -> None:
+def select(scanned: str, **options: Any) -> int:
     """
     Select from the features that the scan in folder SCAN left, without scanning again.
 
     The kept rows are copied out of the corpus to DIR/data; SCAN is never changed. To keep all rows,
     say --keep true.
     """
-    from curate.api import default_threads, selection_of
+    from curate.api import on_error_of, selection_of
     from curate.commands import report
-    from curate.pipeline import Running, run_select
-    from curate.progress import watched
+    from curate.pipeline import run_select
 
     rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
     if rule is None:
@@ -31,12 +29,12 @@ def select(scanned: str, **options: Any) -> None:
         scanned,
         out=options["out"],
         selection=rule,
-        overwrite=options["overwrite"],
-        running=Running(
-            threads=options["threads"] or default_threads(),
-            shard_bytes=options["shard_size"],
-            annotate=options["annotate"],
-            watch=watched,
+        running=report.running(options),
+        annotate=options["annotate"],
+        shard_bytes=options["shard_size"],
+        on_error=on_error_of(
+            options["on_error"], options["max_bad_shards"], options["max_bad_rows"]
         ),
+        overwrite=options["overwrite"],
     )
-    click.echo(json.dumps(done.as_dict()) if options["as_json"] else report.summary(done))
+    return report.show(done, as_json=options["as_json"])

@@ -1,0 +1,126 @@
+"""
+`.curate/journal.jsonl`: what a run has done so far, a line for each thing, so that it can go on.
+
+A line is written only after what it tells of is on disk under its name, so a kill at any moment
+loses at most what was not on record. A last line that is not whole is what a kill left of it, and
+does not count. Once a run is whole its manifest holds all of this, and the journal goes.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from curate.errors import OutputError
+from curate.skipping import Skipped
+from curate.wholefile import FileRecord
+
+Files = dict[str, FileRecord]
+"""Records of files by their place in the output folder."""
+
+
+@dataclass(slots=True)
+class History:
+    """What a journal tells."""
+
+    measured: dict[int, Files] = field(default_factory=dict)  # by input shard
+    emitted: Files = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    begun: list[float] = field(default_factory=list)  # seconds since 1970, one for each start
+    ended: str | None = None  # the last word of a run that did not get through
+
+
+class Journal:
+    """A journal being written, from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = path_of(folder)
+        self._lock = Lock()
+
+    def begin(self) -> None:
+        """A run starts, or goes on: what a kill left of a last line goes."""
+        if self._path.exists():
+            whole = self._path.read_bytes()
+            os.truncate(self._path, whole.rfind(b"\n") + 1)
+        self._add({"begun": time.time()})
+
+    def measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
+        """The sidecars of an input shard are whole."""
+        self._add({"measured": shard, "files": {at: f.as_dict() for at, f in files.items()}})
+
+    def emitted(self, place: str, file: FileRecord) -> None:
+        """A file of the dataset is whole."""
+        self._add({"emitted": place, "file": file.as_dict()})
+
+    def skipped(self, skipped: Skipped) -> None:
+        """Something could not be read and is left out; what was made with it must be made again."""
+        self._add({"skipped": skipped.as_dict()})
+
+    def ended(self, why: str) -> None:
+        """The run ends before it is whole."""
+        self._add({"ended": why})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        with self._lock, open(self._path, "a", encoding="utf-8") as file:
+            # Not synced: what it tells of is, and a line that a crash loses is work done twice.
+            file.write(json.dumps(line) + "\n")
+
+
+def rewrite(folder: Path, history: History) -> None:
+    """A journal that tells a history."""
+    path_of(folder).unlink(missing_ok=True)
+    journal = Journal(folder)
+    for skipped in history.skipped:
+        journal.skipped(skipped)
+    for shard, files in history.measured.items():
+        journal.measured(shard, files)
+    for place, file in history.emitted.items():
+        journal.emitted(place, file)
+
+
+def path_of(folder: Path) -> Path:
+    """Where a folder's journal stands."""
+    return folder / ".curate" / "journal.jsonl"
+
+
+def read(folder: Path) -> History:
+    """What the journal of a folder tells, nothing if there is none. Raises OutputError."""
+    history = History()
+    try:
+        lines = path_of(folder).read_bytes().split(b"\n")[:-1]  # behind the last newline: torn
+    except FileNotFoundError:
+        return history
+    except OSError as error:
+        raise OutputError(f"{path_of(folder)}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            _take(history, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise OutputError(
+                f"{path_of(folder)}:{number}: expected a line of a run's journal, found another; "
+                "--overwrite starts anew"
+            ) from None
+    return history
+
+
+def _take(history: History, line: dict[str, Any]) -> None:
+    if "measured" in line:
+        files = {str(at): FileRecord(**record) for at, record in line["files"].items()}
+        history.measured[int(line["measured"])] = files
+    elif "emitted" in line:
+        history.emitted[str(line["emitted"])] = FileRecord(**line["file"])
+    elif "skipped" in line:
+        skipped = Skipped(**line["skipped"])
+        history.skipped.append(skipped)
+        history.emitted.clear()  # another plan, as other rows are kept
+        if skipped.stage == "scan":
+            history.measured.pop(skipped.shard, None)
+    elif "begun" in line:
+        history.begun.append(float(line["begun"]))
+        history.ended = None
+    else:
+        history.ended = str(line["ended"])
