@@ -20,6 +20,8 @@ from curate.terminal import printable
 COMMANDS = {
     "scan": "Measure every trace of a corpus and, given a selection, emit the kept rows.",
     "select": "Select from the features that a scan left, without scanning again.",
+    "status": "Say how far a run is, what is left, and what went wrong.",
+    "verify": "Read again what a run left, and hold it against its manifest.",
     "show": "Show one trace, its steps numbered and its markers coloured.",
     "lexicon": "List, show and test lexicons.",
 }

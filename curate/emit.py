@@ -31,10 +31,10 @@ from curate.reading import OpenShard, open_shard
 from curate.skipping import Skipped, Skips
 from curate.wholefile import FileRecord, part_of, settle_parquet
 
-ROW_GROUP_BYTES = 64 << 20
+ROW_GROUP_BYTES = 48 << 20
 """A row group in memory: what one reader must hold, whatever wrote it and on how many threads."""
 
-WRITER_MEMORY = 2 * ROW_GROUP_BYTES
+WRITER_MEMORY = 3 * ROW_GROUP_BYTES // 2
 """What a writer holds: a row group, and that row group encoded."""
 
 COPIES = 4
@@ -134,6 +134,7 @@ class Emission:
         shards: Sequence[Shard],
         footers: Sequence[Footer],
         schema: pa.Schema,
+        trace_column: str,
         kept: Kept,
         extra: Extra,
         progress: Progress,
@@ -145,6 +146,7 @@ class Emission:
         self._extra, self._progress = extra, progress
         self._skips, self._memory = skips, memory
         self._schema = _extended(schema, extra.fields)
+        self._short = [path for path in _leaves(self._schema) if path != trace_column]
         self._filterable = all(_is_filterable(field.type) for field in schema)
         self._stop = Event()
         self.spoiled = False
@@ -211,6 +213,8 @@ class Emission:
                 self._schema,
                 compression="zstd",
                 compression_level=COMPRESSION_LEVEL,
+                use_dictionary=self._short,
+                write_statistics=self._short,
                 write_page_index=True,
                 write_page_checksum=True,
                 write_batch_size=PAGE_VALUES,
@@ -285,7 +289,7 @@ class Emission:
 
     def _group_batches(self, opened: OpenShard, number: int) -> Iterator[pa.RecordBatch]:
         batch_rows, demands = opened.plan([number], COPIES)
-        opened.check(demands, self._allowance, WRITER_MEMORY)
+        demands[0].check(self._allowance, WRITER_MEMORY)
         for batch in opened.batches([number], batch_rows):
             if self._stop.is_set():
                 raise CancelledError
@@ -316,6 +320,14 @@ class Emission:
             edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]])))
             for start, stop in edges.reshape(-1, 2).tolist():
                 yield batch.slice(start, stop - start)
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The paths of the leaf columns as Parquet calls them."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    return [columns.column(number).path for number in range(len(columns))]
 
 
 def _is_filterable(kind: pa.DataType) -> bool:

@@ -57,6 +57,9 @@ def step_schema(categories: Sequence[str]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
+UNIQUE_BYTES = 64
+"""What telling distinct steps apart takes for each step."""
+
 STEP_OPTIONS = {
     "compression": "snappy",
     "compression_level": None,
@@ -113,6 +116,16 @@ class Measurer:
         self._measure = native.measure
         self._tables = native.build_tables(lexicon.patterns(), len(self.categories))
         self._delimiter, self._steps_wanted, self._repeats = delimiter, steps, repeats
+
+    def step_bytes(self, traces: pa.Array) -> int:
+        """What the steps of a batch take in memory, for which they are counted."""
+        each = 4 * (16 + 4 * len(self.categories)) if self._steps_wanted else 0
+        each += UNIQUE_BYTES if self._repeats else 0
+        if not each:
+            return 0
+        data, offsets = text_buffers(traces)
+        counts = self._measure(data, offsets, self._tables, delimiter=self._delimiter)
+        return each * int(counts.steps.sum())
 
     def measure(self, traces: pa.Array) -> Measured:
         """Measure a batch; a null or empty trace is a row of zeros."""

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.corpus import Shard
-from curate.errors import SchemaError, ShardError
+from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.features import (
     LOCATOR,
     STEP_OPTIONS,
@@ -28,7 +28,7 @@ from curate.features import (
     step_schema,
 )
 from curate.footers import Footer
-from curate.memory import Allowance
+from curate.memory import Allowance, mib
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
 from curate.reading import OpenShard, open_shard
@@ -44,7 +44,7 @@ FLUSH_BYTES = 16 << 20
 UNIT_MEMORY = FLUSH_BYTES + HELD_BYTES
 """What a unit holds at the most beside what it reads."""
 
-COPIES = 2
+COPIES = 3
 """Of a batch, while a builder that holds it grows."""
 
 Done = Callable[[int, Mapping[str, FileRecord]], None]
@@ -77,7 +77,7 @@ class Measuring:
         self._step_schema = step_schema(measurer.categories) if steps else None
         self._folder, self._skips, self._done = folder, skips, done
         self._stop = Event()
-        self._allowance = Allowance(memory, self._stop)
+        measurer.measure(pa.array([""]))  # so that kernels are loaded, as they take memory too
         self._memory = memory
         self._open: dict[int, ShardSidecars] = {}
         self._spoiled: list[int] = []
@@ -92,6 +92,7 @@ class Measuring:
 
     def _run_once(self, threads: int, numbers: Sequence[int]) -> None:
         self._allowance = Allowance(self._memory, self._stop)
+        self._share = self._allowance.total // threads
         jobs: list[Callable[[], None]] = []
         for shard in numbers:
             left_out = self._skips.in_shard(shard)
@@ -191,7 +192,9 @@ class Measuring:
         held: list[tuple[pa.RecordBatch, Measured]] = []
         first, held_bytes = unit.first_row, 0
         for row, batch in self._rows_of(unit, take):
-            measured = self._measurer.measure(batch.column(self._columns.trace))
+            traces = batch.column(self._columns.trace)
+            self._check_steps(unit.shard, row, traces)
+            measured = self._measurer.measure(traces)
             beside = batch.select(self._beside)
             held.append((beside, measured))
             held_bytes += beside.nbytes + measured.counts.nbytes
@@ -233,8 +236,21 @@ class Measuring:
         """How many rows to read at a time, once there is room for them."""
         batch_rows, demands = opened.plan(unit.row_groups, COPIES)
         take(max(demand.num_bytes for demand in demands) + UNIT_MEMORY)
-        opened.check(demands, self._allowance, UNIT_MEMORY)
+        for demand in demands:
+            demand.check(self._allowance, UNIT_MEMORY)
         return batch_rows
+
+    def _check_steps(self, shard: int, row: int, traces: pa.Array) -> None:
+        """Raise TooLargeError where a huge trace has more steps than there is memory for."""
+        if traces.nbytes <= FLUSH_BYTES:
+            return
+        needed, room = self._measurer.step_bytes(traces), self._share - traces.nbytes
+        if needed > room:
+            raise TooLargeError(
+                f"{self._shards[shard].path}: rows {row:,} to {row + len(traces) - 1:,}: their "
+                f"steps take about {mib(needed)} to write down, found {mib(max(0, room))} left of "
+                f"--memory {mib(self._allowance.bound)} for a thread"
+            )
 
     def _left_out(self, unit: Unit, skipped: Skipped) -> Iterator[tuple[str, pa.Table]]:
         """The rows of what could not be read, as the sidecars hold them."""

@@ -13,13 +13,15 @@ from pathlib import Path
 from threading import Condition, Event
 from typing import Protocol
 
+import pyarrow as pa
+
 from curate.errors import CurateError
 from curate.parallel import CancelledError
 
 DEFAULT_SHARE = 0.8
 """Of the memory that is free when a run starts, where no bound is given."""
 
-SLACK_BYTES = 48 << 20
+SLACK_BYTES = 32 << 20
 """What the libraries' pools hold back and the interpreter adds while a run goes on."""
 
 LEAST_BYTES = 64 << 20
@@ -88,6 +90,7 @@ class Allowance:
 
     def __init__(self, bound: int, stop: Event) -> None:
         self.bound = bound
+        pa.default_memory_pool().release_unused()
         self.taken = resident_bytes() + SLACK_BYTES
         self.total = bound - self.taken
         if self.total < LEAST_BYTES:

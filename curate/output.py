@@ -94,7 +94,7 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
         return History()
     check_same(folder, record, overwrite=False)
     old = manifest.read(folder)
-    history = journal.read(folder) if old["state"] == "running" else _history(old)
+    history = journal.read(folder) if old["state"] == "running" else history_of(old)
     _tidy(folder, emits=record["rule"] is not None)
     history.measured = {
         shard: files
@@ -119,14 +119,14 @@ def finished(
     old = manifest.read(folder)
     if old["state"] != "complete":
         return None
-    history = _history(old)
+    history = history_of(old)
     stand = [(folder / ".curate", files) for files in history.measured.values()]
     stand += [(folder / ".curate", records(old["selected"])), (folder / "data", history.emitted)]
     whole = all(_has_size(place / at, file) for place, files in stand for at, file in files.items())
     return old if whole and (old["rule"] is None or (folder / "README.md").exists()) else None
 
 
-def _history(complete: manifest.Manifest) -> History:
+def history_of(complete: manifest.Manifest) -> History:
     """What a run that is whole has done."""
     return History(
         measured={n: records(shard["files"]) for n, shard in enumerate(complete["shards"])},

@@ -6,7 +6,8 @@ pages of 1 MB) and may lie. A page's header stands before it in Thrift's compact
 what a reader will allocate: parquet-format, `PageHeader`.
 """
 
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ MAX_HEADER_BYTES = 1 << 20
 MAX_LOOKED_INTO = 64 << 20
 """Bytes of a dictionary that is decoded for the length of its longest value."""
 
+LENGTH = struct.Struct("<I")
+"""Of a value of plain text, before it."""
+
+LOOK_INTO_BYTES = 1 << 20
+"""Of a page; that of a smaller one is a good bound already."""
+
 DICTIONARY_ENCODINGS = {2, 8}  # PLAIN_DICTIONARY, RLE_DICTIONARY
 DICTIONARY_PAGE = 2
 DATA_PAGES = {0: (5, 2), 3: (8, 4)}
@@ -34,44 +41,65 @@ class Pages:
     """
     The pages of a column chunk: data pages as int64[num_pages] arrays, and its dictionary.
 
-    `values` of each page, `stored` bytes as they lie in the file, `decoded` bytes as a reader
-    allocates them; `by_dictionary` where values are indices into the dictionary. `dictionary` is
-    what that takes to hold, `longest` at least the bytes of its longest value, both 0 without one.
+    `values` of each page, `stored` bytes as they lie in the file from byte `begin` on, `decoded`
+    bytes as a reader allocates them, `longest` at least the bytes of its longest value;
+    `by_dictionary` where values are indices. `dictionary` is its page decoded, `stored_dictionary`
+    as it lies in the file.
     """
 
-    column: str
+    column: pq.ColumnChunkMetaData
     values: np.ndarray
     stored: np.ndarray
     decoded: np.ndarray
+    begin: np.ndarray
+    longest: np.ndarray
     by_dictionary: np.ndarray
     dictionary: int
-    longest: int
+    stored_dictionary: int
 
     def held(self) -> int:
         """Bytes of the page and the dictionary that a reader holds as they are, at the most."""
-        if not len(self.values):
-            return self.dictionary
-        return int((self.stored + self.decoded).max()) + self.dictionary
+        dictionary = self.stored_dictionary + 2 * self.dictionary  # as a page, and as values
+        return dictionary + int((self.stored + self.decoded).max(initial=0))
 
     def batch(self, rows: int) -> int:
         """Bytes of the largest batch of so many values, wherever it may begin."""
         if not len(self.values):
             return 0
-        by_index = np.minimum(self.values, rows) * self.longest
-        size = np.where(self.by_dictionary, by_index, self.decoded)
+        size = np.minimum(self.values, rows) * self.longest
+        size = np.where(self.by_dictionary, size, np.minimum(size, self.decoded))
         before = np.concatenate([[0], np.cumsum(size)])
         stop = np.cumsum(self.values)
         # A batch that begins with the last value of a page reaches furthest.
         last = np.searchsorted(stop, stop + rows - 2, side="right").clip(max=len(size) - 1)
         return int((before[last + 1] - before[:-1]).max())
 
+    def repeatable(self) -> int:
+        """Bytes of the longest value that may be repeated at next to no cost in the file."""
+        return int(self.longest[self.by_dictionary].max(initial=0))
+
     def largest(self) -> tuple[int, int, int]:
         """First and last value, by position, of the largest page decoded, and its bytes."""
-        if not len(self.values):
-            return 0, 0, 0
+        if self.dictionary >= self.decoded.max(initial=0):
+            return 0, int(self.values.sum()) - 1, self.dictionary
         page = int(self.decoded.argmax())
         stop = int(self.values[: page + 1].sum())
         return stop - int(self.values[page]), stop - 1, int(self.decoded[page])
+
+    def looked_into(self, file: pa.NativeFile, limit: int) -> "Pages":
+        """
+        The same with the true length of each page's longest value.
+
+        Large ones are decompressed for it, if that takes at most `limit` bytes; of what cannot be
+        read the bound stays as it is.
+        """
+        longest = self.longest.copy()
+        worth = (self.decoded > LOOK_INTO_BYTES) & (self.stored + self.decoded <= limit)
+        for page in np.flatnonzero(worth & ~self.by_dictionary & (self.begin > 0)):
+            stored = file.read_at(int(self.stored[page]), int(self.begin[page]))
+            found = _longest(stored, self.column.compression, int(self.decoded[page]))
+            longest[page] = longest[page] if found is None else found
+        return replace(self, longest=longest)
 
 
 def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above: int) -> Pages:
@@ -82,8 +110,8 @@ def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above:
     dictionary might take more than `exact_above` bytes is the dictionary looked into.
     """
     at, end = _place(file, column)
-    dictionary = longest = seen = 0
-    pages: list[tuple[int, int, int, bool]] = []
+    dictionary = stored_dictionary = longest = seen = 0
+    pages: list[tuple[int, ...]] = []
     while at < end and seen < column.num_values:
         page, length = _header(file, at)
         kind, decoded, stored = _number(page, at, 1), _number(page, at, 2), _number(page, at, 3)
@@ -91,33 +119,48 @@ def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above:
         if stored > end - body:
             raise ShardError(f"the page at byte {at:,} reaches beyond its column")
         if kind == DICTIONARY_PAGE:
-            dictionary, count = stored + 2 * decoded, _number(page, at, 7, 1)
+            dictionary, stored_dictionary = decoded, stored
+            count = _number(page, at, 7, 1)
             longest = decoded // max(1, count)
             if column.physical_type == "BYTE_ARRAY":
                 longest = max(0, decoded - 4 * count)
                 if exact_above < longest and decoded <= MAX_LOOKED_INTO:
-                    stored_bytes = file.read_at(stored, body)
-                    longest = _longest(stored_bytes, column.compression, decoded) or longest
+                    bytes_stored = file.read_at(stored, body)
+                    found = _longest(bytes_stored, column.compression, decoded)
+                    longest = longest if found is None else found
         elif kind in DATA_PAGES:
             layout, encoding = DATA_PAGES[kind]
             count = _number(page, at, layout, 1)
             by_index = _number(page, at, layout, encoding) in DICTIONARY_ENCODINGS
-            pages.append((count, stored, decoded, by_index))
+            pages.append((count, stored, decoded, body, longest if by_index else decoded, by_index))
             seen += count
         at = body + stored
     if seen < column.num_values:
         raise ShardError(f"its pages hold {seen:,} values, its footer says {column.num_values:,}")
-    table = np.array(pages, np.int64).reshape(-1, 4)
-    by_dictionary = table[:, 3].astype(bool)
-    name = column.path_in_schema
-    return Pages(name, table[:, 0], table[:, 1], table[:, 2], by_dictionary, dictionary, longest)
+    return _pages(column, pages, dictionary, stored_dictionary)
 
 
 def believed(column: pq.ColumnChunkMetaData) -> Pages:
     """A column chunk as a single page, from what the footer says of it."""
-    sizes = (column.num_values, column.total_compressed_size, column.total_uncompressed_size)
-    values, stored, decoded = (np.array([size], np.int64) for size in sizes)
-    return Pages(column.path_in_schema, values, stored, decoded, np.zeros(1, bool), 0, 0)
+    stored, decoded = column.total_compressed_size, column.total_uncompressed_size
+    return _pages(column, [(column.num_values, stored, decoded, 0, decoded, False)], 0, 0)
+
+
+def _pages(
+    column: pq.ColumnChunkMetaData, pages: list[tuple[int, ...]], dictionary: int, stored: int
+) -> Pages:
+    table = np.array(pages, np.int64).reshape(-1, 6)
+    return Pages(
+        column=column,
+        values=table[:, 0],
+        stored=table[:, 1],
+        decoded=table[:, 2],
+        begin=table[:, 3],
+        longest=table[:, 4],
+        by_dictionary=table[:, 5].astype(bool),
+        dictionary=dictionary,
+        stored_dictionary=stored,
+    )
 
 
 def _place(file: pa.NativeFile, column: pq.ColumnChunkMetaData) -> tuple[int, int]:
@@ -224,16 +267,33 @@ def _integer(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _longest(stored: bytes, codec: str, decoded: int) -> int | None:
-    """The longest value of a dictionary page, None where it cannot be told."""
+    """
+    The longest value of a page of plain text, None where it cannot be told.
+
+    Levels come first: none, or a length of four bytes and so many bytes, once or twice. Which it is
+    shows in the values, as their lengths must end where the page does.
+    """
     try:
-        data = stored
+        data: bytes | pa.Buffer = stored
         if codec != "UNCOMPRESSED":
-            data = pa.Codec(codec.lower()).decompress(stored, decoded).to_pybytes()
+            data = pa.Codec(codec.lower()).decompress(stored, decoded)
     except (pa.ArrowException, OSError, ValueError):
         return None
-    at = longest = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "little")
+    at = 0
+    for _ in range(3):
+        longest = _longest_from(data, at)
+        if longest is not None:
+            return longest
+        if at + 4 > len(data):
+            return None
+        at += 4 + LENGTH.unpack_from(data, at)[0]
+    return None
+
+
+def _longest_from(data: bytes | pa.Buffer, at: int) -> int | None:
+    longest, last = 0, len(data) - 4
+    while at <= last:
+        (length,) = LENGTH.unpack_from(data, at)
         longest = max(longest, length)
         at += 4 + length
     return longest if at == len(data) else None

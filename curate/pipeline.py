@@ -36,6 +36,7 @@ from curate.selection import Decider, Selection, bind, with_thresholds
 from curate.sidecars import ParquetSink
 from curate.skipping import OnError, Skipped, Skips
 from curate.source import Source, open_source, reopen_source
+from curate.status import Beat, forget
 from curate.summary import Cut, new_cut
 from curate.units import Columns, features_schema
 from curate.wholefile import FileRecord
@@ -256,7 +257,7 @@ class Run:
         self.selected = folder / ".curate" / "selection"
         self.journal = Journal(folder)
         self.measured, self.emitted = history.measured, history.emitted
-        self.threads, self.watch = running.threads, running.watch
+        self.threads, self._watch = running.threads, running.watch
         self.memory = running.memory or int(DEFAULT_SHARE * free_bytes()) + resident_bytes()
         skips.know(history.skipped)
         skips.note = self.journal.skipped
@@ -278,6 +279,12 @@ class Run:
             error.add_note("the same command goes on from here")
             raise
 
+    @contextmanager
+    def progress(self, stage: str, total_bytes: int) -> Iterator[Progress]:
+        """How far a stage is, for whoever watches and whoever asks."""
+        with self._watch(stage, total_bytes) as watched:
+            yield Beat(self.folder, stage, total_bytes, watched)
+
     def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of a shard are whole."""
         self.journal.measured(shard, files)
@@ -295,7 +302,7 @@ def _measure(plan: Plan, run: Run) -> None:
         measurer = Measurer(
             plan.lexicon, parse_delimiter(plan.delimiter), steps=plan.steps, repeats=plan.repeats
         )
-        with run.watch("scan", source.bytes_of(todo, "trace_bytes")) as progress:
+        with run.progress("scan", source.bytes_of(todo, "trace_bytes")) as progress:
             Measuring(
                 plan.folder / ".curate",
                 source.shards,
@@ -365,13 +372,14 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
     schema = pq.read_schema(feature_files(run.scanned, len(source.shards))[0])
     extra = _extra(run.record["config"]["annotate"], kept_rows, schema)
     plan = plan_shards(source.footers, kept_rows, run.record["config"]["shard_bytes"])
-    kept_bytes = int(source.all_bytes * cut.kept / max(1, cut.rows))
-    with run.watch("emit", kept_bytes) as progress:
+    left = cut.kept - sum(file.rows for file in run.emitted.values())
+    with run.progress("emit", int(source.all_bytes * left / max(1, cut.rows))) as progress:
         files = Emission(
             output.staging(folder),
             source.shards,
             source.footers,
             source.schema,
+            run.record["config"]["columns"]["trace"],
             kept_rows,
             extra,
             progress,
@@ -414,6 +422,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     if cut is not None:
         card.write(run.folder, record)
     journal.path_of(run.folder).unlink()
+    forget(run.folder)
     return _report(run.folder, record, cut=cut, strata=strata)
 
 
@@ -431,6 +440,7 @@ def _report(folder: Path, record: manifest.Manifest, **more: Any) -> Report:
 def _report_again(folder: Path, record: manifest.Manifest) -> Report:
     """The report of a run that was whole before."""
     journal.path_of(folder).unlink(missing_ok=True)  # where a kill came just before that
+    forget(folder)
     return _report(folder, record, again=True)
 
 

@@ -8,7 +8,7 @@ the footer's average, and the file is read through a small buffer instead of bei
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,18 +36,6 @@ less, it is believed."""
 
 UNIT_BYTES = 64 << 20
 """Uncompressed bytes of the row groups that one thread takes at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What reading a row group takes: bytes, and the page that takes most of them."""
-
-    row_group: int
-    num_bytes: int
-    column: str
-    first_row: int
-    last_row: int
-    decoded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +67,7 @@ class OpenShard:
         if left:
             raise self._unreadable(row_groups, f"{left:,} rows fewer than its footer says")
 
-    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list[Demand]]:
+    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list["Demand"]]:
         """
         How many rows to read at a time, and what each row group takes.
 
@@ -92,10 +80,10 @@ class OpenShard:
         size = sum(g.all_bytes if self.columns is None else g.trace_bytes for g in groups)
         batch_rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
         pages = [self._pages(number, MAX_BATCH_BYTES // batch_rows) for number in row_groups]
-        longest = max((column.longest for group in pages for column in group), default=0)
+        longest = max((column.repeatable() for group in pages for column in group), default=0)
         batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, longest)))
         demands = [
-            self._demand(number, group, batch_rows, copies)
+            Demand(self, number, tuple(group), batch_rows, copies)
             for number, group in zip(row_groups, pages, strict=True)
         ]
         return batch_rows, demands
@@ -122,29 +110,49 @@ class OpenShard:
             f"{self.shard.path}: cannot be read: row group {row_groups[0]}{last}: {what}"
         )
 
-    def _demand(self, row_group: int, pages: Sequence[Pages], rows: int, copies: int) -> Demand:
-        group = self.footer.row_groups[row_group]
-        held = sum(column.held() for column in pages)
-        batch = sum(
-            column.batch(-(-rows * int(column.values.sum()) // max(1, group.rows)))
-            for column in pages
-        )
-        worst = max(pages, key=lambda column: column.held())
-        first, last, decoded = worst.largest()
-        return Demand(row_group, held + copies * batch, worst.column, first, last, decoded)
 
-    def check(self, demands: Sequence[Demand], allowance: Allowance, overhead: int) -> None:
-        """Raise TooLargeError if a row group takes more than there is leave for."""
-        for demand in demands:
-            if demand.num_bytes + overhead > allowance.total:
-                row = sum(g.rows for g in self.footer.row_groups[: demand.row_group])
-                raise TooLargeError(
-                    f"{self.shard.path}: row group {demand.row_group}, rows "
-                    f"{row + demand.first_row:,} to {row + demand.last_row:,}: a page of "
-                    f"`{demand.column}` of {demand.decoded:,} bytes; to read it takes about "
-                    f"--memory {mib(demand.num_bytes + overhead + allowance.taken)}, "
-                    f"found {mib(allowance.bound)}"
-                )
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What reading a row group takes: the pages of its columns, and copies of a batch of rows."""
+
+    opened: OpenShard
+    row_group: int
+    pages: tuple[Pages, ...]
+    rows: int
+    copies: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held at once, at the most."""
+        rows = max(1, self.opened.footer.row_groups[self.row_group].rows)
+        held, batch = sum(column.held() for column in self.pages), 0
+        for column in self.pages:  # of which a nested one has more values than rows
+            batch += column.batch(-(-self.rows * int(column.values.sum()) // rows))
+        return held + self.copies * batch
+
+    def check(self, allowance: Allowance, overhead: int) -> None:
+        """
+        Raise TooLargeError if this takes more than there is leave for.
+
+        Where that hangs on how long single values are, which headers do not tell, the pages are
+        looked into; the caller has taken all that there is by then.
+        """
+        room = allowance.total - overhead
+        if self.num_bytes <= room:
+            return
+        source = self.opened.source
+        exact = replace(self, pages=tuple(c.looked_into(source, room) for c in self.pages))
+        if exact.num_bytes <= room:
+            return
+        worst = max(exact.pages, key=lambda column: column.held())
+        first, last, decoded = worst.largest()
+        before = sum(group.rows for group in self.opened.footer.row_groups[: self.row_group])
+        needed = mib(exact.num_bytes + overhead + allowance.taken)
+        raise TooLargeError(
+            f"{self.opened.shard.path}: row group {self.row_group}, rows {before + first:,} to "
+            f"{before + last:,}: a page of `{worst.column.path_in_schema}` of {decoded:,} bytes; "
+            f"to read it takes about --memory {needed}, found {mib(allowance.bound)}"
+        )
 
 
 @contextmanager

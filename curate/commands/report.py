@@ -11,9 +11,11 @@ from curate.api import default_threads
 from curate.pipeline import Plan, Report, Running
 from curate.progress import watched
 from curate.skipping import Skipped
+from curate.status import Status
 from curate.summary import BETWEEN_WARNING, Between, GroupCounts
 from curate.terminal import printable
 from curate.units import plan_units
+from curate.verifying import Verified
 
 SHOWN = 12
 """Rows of a table that are printed; the rest is counted."""
@@ -102,6 +104,45 @@ def summary(report: Report) -> str:
         if report.cut.between is not None:
             parts.append(_between(report.cut.between))
     return "\n\n".join(filter(None, parts))
+
+
+def status(found: Status) -> str:
+    """How far a run is."""
+    shards = f"{found.shards_measured:,} of {_count(found.shards, 'shard')}"
+    rows = [
+        ("state", found.state),
+        ("measured", f"{shards}, {_count(found.rows_measured, 'row')}"),
+        ("written", f"{_count(found.files_written, 'file')}, {_count(found.rows_written, 'row')}"),
+    ]
+    if found.stage is not None and found.seconds:
+        share = (found.bytes or 0) / max(1, found.total_bytes or 0)
+        rate = f"{(found.rows or 0) / found.seconds:,.0f} rows/s"
+        speed = f"{_size(int((found.bytes or 0) / found.seconds))}/s"
+        rows.append(
+            (found.stage, f"{min(1, share):.0%} in {found.seconds:,.0f} s, {rate}, {speed}")
+        )
+    elif found.seconds is not None:
+        rows.append(("took", f"{found.seconds:,.1f} s"))
+    if found.seconds_left is not None:
+        rows.append(("left", f"about {found.seconds_left:,.0f} s of this stage"))
+    if found.why is not None:
+        rows.append(("ended by", printable(found.why)))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name.ljust(width)}  {told}" for name, told in rows]
+    return "\n".join(filter(None, ["\n".join(lines), _skipped(found.skipped)]))
+
+
+def verified(folder: str, found: Verified) -> str:
+    """What was read again, and what is wrong with it."""
+    rejected, quarantined = found.rejected.total(), found.quarantined.total()
+    files = f"{_count(found.files, 'file')}, {_size(found.bytes)}"
+    if not found.problems:
+        became = f"{found.kept:,} kept + {rejected:,} rejected + {quarantined:,} quarantined"
+        return f"{printable(folder)}: sound: {files}, {_count(found.rows, 'row')} = {became}"
+    wrong = _count(len(found.problems), "thing")
+    return "\n".join(
+        [*map(printable, found.problems), f"{printable(folder)}: {wrong} wrong; read {files}"]
+    )
 
 
 def _counts(report: Report) -> str:

@@ -1,0 +1,192 @@
+"""
+What a run left, read again and held against its manifest.
+
+Two kinds of checks: that each file is byte for byte what was written, and that the account closes
+when the rows are counted anew, down to the dataset's n-th trace being as long as the n-th kept one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import manifest
+from curate.buffers import text_buffers
+from curate.errors import OutputError
+from curate.featurefiles import feature_files, file_chunks
+from curate.wholefile import FileRecord, read_back, records
+
+KINDS = ("features", "steps", "quarantine", "selection")
+
+READ_ROWS = 64
+"""Traces read at once: a row may be huge."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was checked: files and their bytes, rows by what became of them, and what is wrong."""
+
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def verify(folder: str | Path, threads: int) -> Verified:
+    """
+    Read again what a run left. Raises OutputError where no run is whole.
+
+    Costs a reading of every file, and a decoding of the dataset's traces.
+    """
+    place = Path(folder)
+    record = manifest.read_complete(place)
+    found = Verified()
+    files = _files(place, record)
+    found.problems += _strangers(place, files)
+    with ThreadPoolExecutor(threads) as pool:
+        for path, told, now in zip(files, files.values(), pool.map(read_back, files), strict=True):
+            found.files += 1
+            found.bytes += told.bytes
+            if now != told:
+                found.problems.append(_difference(path, told, now))
+    if record["rule"] is not None and not (place / "README.md").is_file():
+        found.problems.append(f"{place / 'README.md'}: expected the dataset's card, found none")
+    if not found.problems:  # or the rows could not be read
+        found.problems += _recount(place, record, found)
+    return found
+
+
+def _files(folder: Path, record: manifest.Manifest) -> dict[Path, FileRecord]:
+    """Every file that the manifest tells of."""
+    ours = folder / ".curate"
+    files = {ours / at: f for s in record["shards"] for at, f in records(s["files"]).items()}
+    files |= {ours / at: f for at, f in records(record["selected"]).items()}
+    return files | {folder / "data" / at: f for at, f in records(record["data"]).items()}
+
+
+def _strangers(folder: Path, files: Mapping[Path, FileRecord]) -> Iterator[str]:
+    """Files where only those of a run should be."""
+    places = [folder / ".curate" / kind for kind in KINDS]
+    if folder / "data" in {path.parent for path in files}:  # else it may be a user's
+        places.append(folder / "data")
+    for place in places:
+        for path in sorted(place.rglob("*")):
+            if path not in files:
+                yield f"{path}: not a file of this run"
+
+
+def _difference(path: Path, told: FileRecord, now: FileRecord | None) -> str:
+    if now is None:
+        return f"{path}: expected {told.bytes:,} bytes, found no Parquet file"
+    if now.bytes != told.bytes:
+        return f"{path}: expected {told.bytes:,} bytes, found {now.bytes:,}"
+    return f"{path}: its bytes are not those that were written"
+
+
+def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterator[str]:
+    """Count the rows anew, shard by shard; what does not add up."""
+    kept_bytes: list[np.ndarray] = []
+    scanned = Path(record["scan"] or folder)
+    features = feature_files(scanned, len(record["shards"]))
+    for shard, (told, file) in enumerate(zip(record["shards"], features, strict=True)):
+        chunks = list(file_chunks(file, ["row", "verdict", "bytes", "steps"]))
+        table = pl.concat(chunks) if chunks else None
+        rows = table.height if table is not None else 0
+        found.rows += rows
+        if table is not None and (table["row"] != np.arange(rows)).any():
+            yield f"{file}: rows are not in the order of the corpus"
+        if record["config"]["limit"] is None and rows != told["rows"]:
+            yield f"{file}: expected {told['rows']:,} rows as in {told['path']}, found {rows:,}"
+        if table is not None:
+            yield from _shard_account(folder, record, shard, table, found, kept_bytes)
+    counts = {
+        "rows": found.rows,
+        "kept": found.kept,
+        "rejected": dict(sorted(found.rejected.items())),
+        "quarantined": dict(sorted(found.quarantined.items())),
+    }
+    for name, number in counts.items():
+        if number != record["counts"][name]:
+            yield f"{folder}: the manifest says {name} {record['counts'][name]}, found {number}"
+    if found.rows != found.kept + found.rejected.total() + found.quarantined.total():
+        yield f"{folder}: {found.rows:,} rows are not what was kept, rejected and quarantined"
+    if record["rule"] is not None:
+        column = record["config"]["columns"]["trace"]
+        yield from _same_traces(folder, record["data"], column, np.concatenate([*kept_bytes, []]))
+
+
+def _shard_account(
+    folder: Path,
+    record: manifest.Manifest,
+    shard: int,
+    table: pl.DataFrame,
+    found: Verified,
+    kept_bytes: list[np.ndarray],
+) -> Iterator[str]:
+    name = f"{shard:05d}.parquet"
+    unread = table["verdict"] != "ok"
+    steps = folder / ".curate" / "steps" / name
+    if record["scan"] is None and record["config"]["steps"]:
+        rows = pq.read_metadata(steps).num_rows
+        if rows != table["steps"].sum():
+            yield f"{steps}: expected {table['steps'].sum():,} rows, found {rows:,}"
+    told = folder / ".curate" / "quarantine" / name
+    rows = pq.read_metadata(told).num_rows if told.exists() else 0
+    if record["scan"] is None and rows != unread.sum():
+        yield f"{told}: expected {unread.sum():,} rows, found {rows:,}"
+    if record["rule"] is None:
+        found.quarantined.update(table["verdict"].filter(unread).to_list())
+        found.kept += int((~unread).sum())
+        return
+    selected = folder / ".curate" / "selection" / name
+    decided = pl.concat(list(file_chunks(selected, ["row", "kept", "reason"])))
+    if decided.height != table.height or (decided["row"] != table["row"]).any():
+        yield f"{selected}: its rows are not those of the features"
+        return
+    reasons = decided["reason"].filter(~decided["kept"])
+    for reason, count in reasons.value_counts().iter_rows():
+        by_rule = reason in ("keep", "keep_null", "drop_top")
+        (found.rejected if by_rule else found.quarantined)[reason] += count
+    found.kept += int(decided["kept"].sum())
+    kept_bytes.append(table["bytes"].filter(decided["kept"]).to_numpy())
+
+
+def _same_traces(
+    folder: Path, files: Iterable[str], column: str, expected: np.ndarray
+) -> Iterator[str]:
+    """Whether the traces of the dataset are as long as those that were kept, in order."""
+    at = 0
+    for name in files:
+        path = folder / "data" / name
+        for lengths in _trace_bytes(path, column):
+            if not np.array_equal(lengths, expected[at : at + len(lengths)]):
+                yield f"{path}: a trace is not as long as the one that was kept"
+                return
+            at += len(lengths)
+    if at != len(expected):
+        yield f"{folder / 'data'}: expected {len(expected):,} traces, found {at:,}"
+
+
+def _trace_bytes(path: Path, column: str) -> Iterator[np.ndarray]:
+    try:
+        with pq.ParquetFile(
+            path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+        ) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=[column], use_threads=False):
+                yield np.diff(text_buffers(batch.column(0))[1])
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
