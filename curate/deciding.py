@@ -41,10 +41,10 @@ def decide_all(
                 rows = pl.concat([chunk.select(locator), decided], how="horizontal")
                 sink.write(rows.to_arrow().cast(schema))
                 cut.add(chunk, exact(chunk), decided)
+            files[file.name] = sink.close()
         except BaseException:
             sink.abandon()
             raise
-        files[file.name] = sink.close()
     return files
 
 

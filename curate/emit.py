@@ -92,6 +92,7 @@ def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list
             weights = _weights(footers[shard], kept, shard)
             # A row goes where its middle falls, had the bytes been cut evenly.
             target = (before + np.cumsum(weights) - weights // 2) * count // total
+            target = target.clip(max=count - 1)  # for rows behind the last one that is kept
             edges = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), len(weights)]
             for start, stop in pairwise(edges):
                 inside = int(np.count_nonzero(weights[start:stop]))
@@ -298,7 +299,9 @@ class Emission:
     def _leave_out(self, shard: int, group: int, first_row: int, error: ShardError) -> None:
         if not self._skips.goes_on:
             raise error
-        rows = self._footers[shard].row_groups[group].rows
+        rows = min(
+            self._footers[shard].row_groups[group].rows, len(self._kept.mask(shard)) - first_row
+        )
         skipped = Skipped("emit", shard, group, first_row, rows, error.reason, str(error))
         self._skips.add(skipped)
         self.spoiled = True

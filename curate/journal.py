@@ -1,11 +1,13 @@
 """
 `.curate/journal.jsonl`: what a run has done so far, a line for each thing, so that it can go on.
 
-A line is written only after what it tells of is on disk under its name, so a kill at any moment
-loses at most what was not on record. A last line that is not whole is what a kill left of it, and
-does not count. Once a run is whole its manifest holds all of this, and the journal goes.
+A line is written only after what it tells of was read back and has its name, so a kill at any
+moment loses at most what was not on record. A last line that is not whole is what a kill left of
+it, and does not count; and what a line tells of is read again before it is believed. Once a run is
+whole its manifest holds all of this, and the journal goes.
 """
 
+import errno
 import json
 import os
 import time
@@ -65,9 +67,13 @@ class Journal:
         self._add({"ended": why})
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        with self._lock, open(self._path, "a", encoding="utf-8") as file:
-            # Not synced: what it tells of is, and a line that a crash loses is work done twice.
-            file.write(json.dumps(line) + "\n")
+        text = (json.dumps(line) + "\n").encode()
+        with self._lock, open(self._path, "ab", buffering=0) as file:
+            # Not synced: what a crash of the machine loses or tears is found and done again.
+            whole = file.seek(0, os.SEEK_END)
+            if file.write(text) != len(text):  # a full disk took a part of it
+                file.truncate(whole)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def rewrite(folder: Path, history: History) -> None:

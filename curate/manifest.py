@@ -15,7 +15,7 @@ from curate.corpus import Shard
 from curate.errors import OutputError
 from curate.footers import Footer
 from curate.lexicon import Lexicon
-from curate.wholefile import whole_file
+from curate.wholefile import FileRecord, records, whole_file
 
 FORMAT = 2
 
@@ -259,3 +259,11 @@ def lexicon_record(lexicon: Lexicon) -> Manifest:
         "categories": list(lexicon.category_names),
         "patterns": [[c, p.decode(), at_start] for c, p, at_start in lexicon.patterns()],
     }
+
+
+def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileRecord]:
+    """Every file that a manifest tells of."""
+    ours = folder / ".curate"
+    files = {ours / at: f for s in manifest["shards"] for at, f in records(s["files"]).items()}
+    files |= {ours / at: f for at, f in records(manifest["selected"]).items()}
+    return files | {folder / "data" / at: f for at, f in records(manifest["data"]).items()}

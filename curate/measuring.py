@@ -124,10 +124,11 @@ class Measuring:
                     for name, table in self._tables(unit, take, self._progress):
                         sidecars.put(unit.number, name, table)
                 except (ShardError, SchemaError) as error:
+                    failures = self._look_closer(unit, error)
                     if not self._skips.goes_on:
-                        raise
+                        raise failures[0][1] from error
                     sidecars.spoil()
-                    self._look_closer(unit, error)
+                    self._leave_out(failures)
             if sidecars.finish(unit.number):
                 self._close(unit.shard, sidecars)
         except BaseException:
@@ -146,8 +147,10 @@ class Measuring:
         with self._lock:
             self._open.pop(shard, None)
 
-    def _look_closer(self, unit: Unit, error: ShardError | SchemaError) -> None:
-        """Leave out what cannot be read of a unit: those of its row groups that fail alone."""
+    def _look_closer(
+        self, unit: Unit, error: ShardError | SchemaError
+    ) -> list[tuple[Unit, ShardError | SchemaError]]:
+        """The row groups of a unit that cannot be read alone, each with what is wrong."""
         singles = list(unit.singles(self._footers[unit.shard]))
         found: list[tuple[Unit, ShardError | SchemaError]] = []
         for single in singles:
@@ -157,10 +160,15 @@ class Measuring:
             except (ShardError, SchemaError) as failure:
                 found.append((single, failure))
         # A failure that does not come again is as good a reason not to believe the rest.
-        for single, why in found or [(single, error) for single in singles]:
+        return found or [(single, error) for single in singles]
+
+    def _leave_out(self, failures: Sequence[tuple[Unit, ShardError | SchemaError]]) -> None:
+        for single, error in failures:
             (group,) = single.row_groups
-            rows, first = self._footers[unit.shard].row_groups[group].rows, single.first_row
-            self._skips.add(Skipped("scan", unit.shard, group, first, rows, why.reason, str(why)))
+            reason, detail = error.reason, str(error)
+            self._skips.add(
+                Skipped("scan", single.shard, group, single.first_row, single.rows, reason, detail)
+            )
 
     def _sidecars(self, shard: int, num_units: int) -> ShardSidecars:
         with self._lock:
@@ -187,7 +195,7 @@ class Measuring:
     ) -> Iterator[tuple[str, pa.Table]]:
         """The rows of a unit, measured, as tables for the sidecars."""
         if unit.skipped is not None:
-            yield from self._left_out(unit, unit.skipped)
+            yield from self._unread(unit, unit.skipped)
             return
         held: list[tuple[pa.RecordBatch, Measured]] = []
         first, held_bytes = unit.first_row, 0
@@ -252,7 +260,7 @@ class Measuring:
                 f"--memory {mib(self._allowance.bound)} for a thread"
             )
 
-    def _left_out(self, unit: Unit, skipped: Skipped) -> Iterator[tuple[str, pa.Table]]:
+    def _unread(self, unit: Unit, skipped: Skipped) -> Iterator[tuple[str, pa.Table]]:
         """The rows of what could not be read, as the sidecars hold them."""
         stop = unit.first_row + unit.rows
         for first in range(unit.first_row, stop, FLUSH_ROWS):

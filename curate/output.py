@@ -96,10 +96,14 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
     old = manifest.read(folder)
     history = journal.read(folder) if old["state"] == "running" else history_of(old)
     _tidy(folder, emits=record["rule"] is not None)
+    told = [*history.skipped, *(Skipped(**skipped) for skipped in record["skipped"])]
+    left_out = {skipped.shard for skipped in told if skipped.stage == "scan"}
     history.measured = {
         shard: files
         for shard, files in history.measured.items()
-        if len(_whole(folder / ".curate", files)) == len(files)
+        if shard < len(record["shards"])
+        and _sidecars(shard, record, left_out) == {*files}
+        and len(_whole(folder / ".curate", files)) == len(files)
     }
     history.emitted = _whole(staging(folder), history.emitted)
     if old["state"] == "complete":  # and yet not all of it is there
@@ -119,10 +123,7 @@ def finished(
     old = manifest.read(folder)
     if old["state"] != "complete":
         return None
-    history = history_of(old)
-    stand = [(folder / ".curate", files) for files in history.measured.values()]
-    stand += [(folder / ".curate", records(old["selected"])), (folder / "data", history.emitted)]
-    whole = all(_has_size(place / at, file) for place, files in stand for at, file in files.items())
+    whole = all(_has_size(path, file) for path, file in manifest.files_of(folder, old).items())
     return old if whole and (old["rule"] is None or (folder / "README.md").exists()) else None
 
 
@@ -133,6 +134,14 @@ def history_of(complete: manifest.Manifest) -> History:
         emitted=records(complete["data"]),
         skipped=[Skipped(**skipped) for skipped in complete["skipped"]],
     )
+
+
+def _sidecars(shard: int, record: manifest.Manifest, left_out: Collection[int]) -> set[str]:
+    """The files that a shard is measured into; shards of `left_out` could not be read whole."""
+    kinds = {"features"}
+    kinds |= {"steps"} if record["config"]["steps"] else set()
+    kinds |= {"quarantine"} if shard in left_out else set()
+    return {f"{kind}/{shard:05d}.parquet" for kind in kinds}
 
 
 def _has_size(path: Path, file: FileRecord) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import ShardError
+from curate.rawfooter import Chunk
+from curate.thrift import read_struct
 
 HEADER_BYTES = 256
 """Read at first for a header; one with long statistics is read again, whole."""
@@ -47,7 +48,7 @@ class Pages:
     as it lies in the file.
     """
 
-    column: pq.ColumnChunkMetaData
+    column: Chunk
     values: np.ndarray
     stored: np.ndarray
     decoded: np.ndarray
@@ -97,12 +98,12 @@ class Pages:
         worth = (self.decoded > LOOK_INTO_BYTES) & (self.stored + self.decoded <= limit)
         for page in np.flatnonzero(worth & ~self.by_dictionary & (self.begin > 0)):
             stored = file.read_at(int(self.stored[page]), int(self.begin[page]))
-            found = _longest(stored, self.column.compression, int(self.decoded[page]))
+            found = _longest(stored, self.column.codec, int(self.decoded[page]))
             longest[page] = longest[page] if found is None else found
         return replace(self, longest=longest)
 
 
-def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above: int) -> Pages:
+def read_pages(file: pa.NativeFile, column: Chunk, exact_above: int) -> Pages:
     """
     The pages of a column chunk, from their headers alone. Raises ShardError where they are none.
 
@@ -112,7 +113,7 @@ def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above:
     at, end = _place(file, column)
     dictionary = stored_dictionary = longest = seen = 0
     pages: list[tuple[int, ...]] = []
-    while at < end and seen < column.num_values:
+    while at < end and seen < column.values:
         page, length = _header(file, at)
         kind, decoded, stored = _number(page, at, 1), _number(page, at, 2), _number(page, at, 3)
         body = at + length
@@ -122,11 +123,11 @@ def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above:
             dictionary, stored_dictionary = decoded, stored
             count = _number(page, at, 7, 1)
             longest = decoded // max(1, count)
-            if column.physical_type == "BYTE_ARRAY":
+            if column.is_text:
                 longest = max(0, decoded - 4 * count)
                 if exact_above < longest and decoded <= MAX_LOOKED_INTO:
                     bytes_stored = file.read_at(stored, body)
-                    found = _longest(bytes_stored, column.compression, decoded)
+                    found = _longest(bytes_stored, column.codec, decoded)
                     longest = longest if found is None else found
         elif kind in DATA_PAGES:
             layout, encoding = DATA_PAGES[kind]
@@ -135,20 +136,18 @@ def read_pages(file: pa.NativeFile, column: pq.ColumnChunkMetaData, exact_above:
             pages.append((count, stored, decoded, body, longest if by_index else decoded, by_index))
             seen += count
         at = body + stored
-    if seen < column.num_values:
-        raise ShardError(f"its pages hold {seen:,} values, its footer says {column.num_values:,}")
+    if seen < column.values:
+        raise ShardError(f"its pages hold {seen:,} values, its footer says {column.values:,}")
     return _pages(column, pages, dictionary, stored_dictionary)
 
 
-def believed(column: pq.ColumnChunkMetaData) -> Pages:
+def believed(column: Chunk) -> Pages:
     """A column chunk as a single page, from what the footer says of it."""
-    stored, decoded = column.total_compressed_size, column.total_uncompressed_size
-    return _pages(column, [(column.num_values, stored, decoded, 0, decoded, False)], 0, 0)
+    stored, decoded = column.stored, column.decoded
+    return _pages(column, [(column.values, stored, decoded, 0, decoded, False)], 0, 0)
 
 
-def _pages(
-    column: pq.ColumnChunkMetaData, pages: list[tuple[int, ...]], dictionary: int, stored: int
-) -> Pages:
+def _pages(column: Chunk, pages: list[tuple[int, ...]], dictionary: int, stored: int) -> Pages:
     table = np.array(pages, np.int64).reshape(-1, 6)
     return Pages(
         column=column,
@@ -163,15 +162,14 @@ def _pages(
     )
 
 
-def _place(file: pa.NativeFile, column: pq.ColumnChunkMetaData) -> tuple[int, int]:
+def _place(file: pa.NativeFile, column: Chunk) -> tuple[int, int]:
     """Where a column chunk begins and ends."""
-    first = column.data_page_offset
-    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < first:
-        first = column.dictionary_page_offset
-    end = first + column.total_compressed_size
-    if not 4 <= first <= end <= file.size():
-        raise ShardError(f"its column lies at bytes {first:,} to {end:,} of {file.size():,}")
-    return first, end
+    end = column.begin + column.stored
+    if column.begin < 4 or end > file.size():
+        raise ShardError(
+            f"`{column.path}` lies at bytes {column.begin:,} to {end:,} of a smaller file"
+        )
+    return column.begin, end
 
 
 def _number(page: dict[int, Any], at: int, *path: int) -> int:
@@ -189,7 +187,7 @@ def _header(file: pa.NativeFile, at: int) -> tuple[dict[int, Any], int]:
     for size in (HEADER_BYTES, MAX_HEADER_BYTES):
         data = file.read_at(size, at)
         try:
-            return _struct(data, 0)
+            return read_struct(data)
         except IndexError:  # cut off
             continue
         except ValueError:
@@ -197,76 +195,7 @@ def _header(file: pa.NativeFile, at: int) -> tuple[dict[int, Any], int]:
     raise ShardError(f"the header of the page at byte {at:,} cannot be read")
 
 
-# Thrift's compact protocol: a field is a byte (difference to the last field's number, type) and a
-# value; integers are zigzag varints. What a reader does not need it still has to step over.
-TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
-INTEGERS = {4, 5, 6}
-MAX_DEPTH = 8
-
-
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """A struct's fields by number, and where it ends. Raises IndexError where it is cut off."""
-    if depth > MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    fields: dict[int, Any] = {}
-    number = 0
-    while (head := data[at]) != 0:
-        at += 1
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, at = _integer(data, at)
-        kind = head & 15
-        if kind in (TRUE, FALSE):  # of a field the type is the value
-            fields[number] = kind == TRUE
-        else:
-            fields[number], at = _value(data, at, kind, depth)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in INTEGERS:
-        return _integer(data, at)
-    if kind == STRUCT:
-        return _struct(data, at, depth + 1)
-    if kind == BINARY:
-        length, at = _varint(data, at)
-        _ = data[at + length - 1] if length else None
-        return None, at + length
-    if kind in (TRUE, FALSE, BYTE):
-        return data[at], at + 1
-    if kind == DOUBLE:
-        return None, at + 8
-    if kind in (LIST, SET):
-        head, at = data[at], at + 1
-        count, inner = head >> 4, head & 15
-        if count == 15:
-            count, at = _varint(data, at)
-        for _ in range(count):
-            _, at = _value(data, at, inner, depth + 1)
-        return None, at
-    raise ValueError(f"no such type: {kind}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("too long a number")
-
-
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _longest(stored: bytes, codec: str, decoded: int) -> int | None:
+def _longest(stored: bytes, codec: str | None, decoded: int) -> int | None:
     """
     The longest value of a page of plain text, None where it cannot be told.
 
@@ -275,8 +204,8 @@ def _longest(stored: bytes, codec: str, decoded: int) -> int | None:
     """
     try:
         data: bytes | pa.Buffer = stored
-        if codec != "UNCOMPRESSED":
-            data = pa.Codec(codec.lower()).decompress(stored, decoded)
+        if codec is not None:
+            data = pa.Codec(codec).decompress(stored, decoded)
     except (pa.ArrowException, OSError, ValueError):
         return None
     at = 0

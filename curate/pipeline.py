@@ -39,7 +39,7 @@ from curate.source import Source, open_source, reopen_source
 from curate.status import Beat, forget
 from curate.summary import Cut, new_cut
 from curate.units import Columns, features_schema
-from curate.wholefile import FileRecord
+from curate.wholefile import FileRecord, sync_all
 
 SHARD_BYTES = 512_000_000
 """Uncompressed bytes of an output shard unless asked otherwise."""
@@ -135,7 +135,6 @@ def plan_scan(
     source = open_source(
         corpora, columns, split=split, limit=limit, whole_rows=selection is not None, skips=skips
     )
-    skips.check()
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)
     schema = features_schema(source.schema, columns, measured)
@@ -154,7 +153,7 @@ def plan_scan(
         "annotate": list(annotate),
         "shard_bytes": shard_bytes,
     }
-    record = _record(source, config, loaded, decider)
+    record = _record(source, config, loaded, decider, skips)
     output.check_same(folder, record, overwrite=overwrite)
     return Plan(
         source=source,
@@ -259,7 +258,13 @@ class Run:
         self.measured, self.emitted = history.measured, history.emitted
         self.threads, self._watch = running.threads, running.watch
         self.memory = running.memory or int(DEFAULT_SHARE * free_bytes()) + resident_bytes()
+        if history.skipped and not skips.goes_on:
+            raise CurateError(
+                f"{folder}: its run left out what it could not read; go on with --on-error "
+                "quarantine, or start anew with --overwrite"
+            )
         skips.know(history.skipped)
+        skips.check()
         skips.note = self.journal.skipped
         if history.begun:
             running.say(
@@ -402,7 +407,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     quarantined = Counter[str]() if cut is None else Counter(cut.quarantined)
     if cut is None:
         for one in skipped:
-            quarantined[one.reason] += one.taken(run.source.rows[one.shard])
+            quarantined[one.reason] += one.rows or 0
     rejected = {} if cut is None else dict(sorted(cut.rejected.items()))
     kept = rows - sum(quarantined.values()) if cut is None else cut.kept
     for shard, files in run.measured.items():
@@ -416,6 +421,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
         "quarantined": {reason: n for reason, n in sorted(quarantined.items()) if n},
         "units_skipped": len(skipped),
     }
+    sync_all(manifest.files_of(run.folder, record))
     record["seconds"] = round(time.monotonic() - began, 3)
     record["state"] = "complete"
     manifest.write(run.folder, record)
@@ -445,7 +451,11 @@ def _report_again(folder: Path, record: manifest.Manifest) -> Report:
 
 
 def _record(
-    source: Source, config: dict[str, Any], lexicon: Lexicon, decider: Decider | None
+    source: Source,
+    config: dict[str, Any],
+    lexicon: Lexicon,
+    decider: Decider | None,
+    skips: Skips,
 ) -> manifest.Manifest:
     from curate.native import KERNEL_VERSION
 
@@ -462,7 +472,7 @@ def _record(
             **{name: metadata.version(name) for name in libraries},
         },
         "shards": manifest.shard_records(source.shards, source.footers),
-        "skipped": [],
+        "skipped": [skipped.as_dict() for skipped in skips.all()],
         "scan": None,
         "rule": None if decider is None else _rule(decider.selection),
         "selected": {},

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from curate.corpus import Shard
 from curate.errors import ShardError, TooLargeError
-from curate.footers import Footer, first_line, metadata_of
+from curate.footers import Footer
 from curate.memory import Allowance, mib
 from curate.pages import Pages, believed, read_pages
+from curate.rawfooter import UNREADABLE, RawFooter, first_line, footer_of
 
 BATCH_BYTES = 1 << 20
 """Uncompressed bytes in a batch, on average: still in the cache when it is measured."""
@@ -44,6 +45,7 @@ class OpenShard:
 
     shard: Shard
     footer: Footer
+    raw: RawFooter
     source: pa.NativeFile
     file: pq.ParquetFile
     columns: Sequence[str] | None
@@ -62,7 +64,7 @@ class OpenShard:
                 left -= batch.num_rows
                 if batch.num_rows:
                     yield batch
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise self._unreadable(row_groups, first_line(error)) from error
         if left:
             raise self._unreadable(row_groups, f"{left:,} rows fewer than its footer says")
@@ -90,18 +92,16 @@ class OpenShard:
 
     def _pages(self, row_group: int, exact_above: int) -> list[Pages]:
         """The pages of the columns that are read."""
-        group = self.file.metadata.row_group(row_group)
-        chunks = [group.column(number) for number in range(group.num_columns)]
         local = self.shard.filesystem.type_name == "local"
         try:
             return [
                 read_pages(self.source, chunk, exact_above)
-                if local or chunk.total_uncompressed_size > BELIEVED_BYTES
+                if local or chunk.decoded > BELIEVED_BYTES
                 else believed(chunk)
-                for chunk in chunks
-                if self.columns is None or chunk.path_in_schema.split(".")[0] in self.columns
+                for chunk in self.raw.groups[row_group].chunks
+                if self.columns is None or any(map(chunk.is_of, self.columns))
             ]
-        except (OSError, pa.ArrowException, ShardError) as error:
+        except (*UNREADABLE, ShardError) as error:
             raise self._unreadable([row_group], first_line(error)) from error
 
     def _unreadable(self, row_groups: Sequence[int], what: str) -> ShardError:
@@ -150,7 +150,7 @@ class Demand:
         needed = mib(exact.num_bytes + overhead + allowance.taken)
         raise TooLargeError(
             f"{self.opened.shard.path}: row group {self.row_group}, rows {before + first:,} to "
-            f"{before + last:,}: a page of `{worst.column.path_in_schema}` of {decoded:,} bytes; "
+            f"{before + last:,}: a page of `{worst.column.path}` of {decoded:,} bytes; "
             f"to read it takes about --memory {needed}, found {mib(allowance.bound)}"
         )
 
@@ -168,16 +168,16 @@ def open_shard(shard: Shard, footer: Footer, columns: Sequence[str] | None) -> I
         raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
     with source:
         try:
-            metadata, digest = metadata_of(source, shard)
+            raw = footer_of(source, shard)
             file = pq.ParquetFile(
                 source,
-                metadata=metadata,
+                metadata=raw.metadata,
                 pre_buffer=False,
                 buffer_size=BUFFER_BYTES,
                 page_checksum_verification=True,
             )
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
-        if digest != footer.digest:
+        if raw.digest != footer.digest:
             raise ShardError(f"{shard.path}: changed since its footer was read")
-        yield OpenShard(shard, footer, source, file, columns)
+        yield OpenShard(shard, footer, raw, source, file, columns)

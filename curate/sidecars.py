@@ -53,8 +53,12 @@ class ParquetSink:
             "use_dictionary": [field.name for field in schema if _repeats(field.type)],
             "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
         } | options
-        self._writer = pq.ParquetWriter(self._part, schema, write_page_checksum=True, **options)
         self._rows = 0
+        try:
+            self._writer = pq.ParquetWriter(self._part, schema, write_page_checksum=True, **options)
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
 
     def write(self, table: pa.Table) -> None:
         """Append rows as a row group."""
@@ -63,9 +67,12 @@ class ParquetSink:
             self._rows += table.num_rows
 
     def close(self) -> FileRecord:
-        """Finish the file, read it back, and give it its name."""
-        self._writer.close()
-        return settle_parquet(self._part, self.path, self._rows)
+        """Finish the file, read it back, and give it its name, or leave nothing behind."""
+        try:
+            self._writer.close()
+            return settle_parquet(self._part, self.path, self._rows)
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Leave nothing behind, also where closing fails as writing did."""

@@ -7,7 +7,7 @@ measuring and emitting leave out the same rows.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -33,10 +33,6 @@ class Skipped:
     reason: str
     detail: str
 
-    def taken(self, rows: int) -> int:
-        """How many of its rows are among the first so many of the shard."""
-        return max(0, min(self.rows or 0, rows - self.first_row))
-
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON would hold it."""
         return asdict(self)
@@ -55,7 +51,7 @@ class Skips:
     """All that a run has left out, as it finds it; any thread may add to it."""
 
     def __init__(self, on_error: OnError) -> None:
-        self._on_error = on_error
+        self.on_error = on_error
         self.note: Callable[[Skipped], None] = lambda skipped: None
         self._each: dict[int, dict[int | None, Skipped]] = {}
         self._lock = Lock()
@@ -63,12 +59,20 @@ class Skips:
     @property
     def goes_on(self) -> bool:
         """Whether the run goes on without what it cannot read."""
-        return self._on_error.quarantine
+        return self.on_error.quarantine
 
     def know(self, known: Iterable[Skipped]) -> None:
         """Take over what is on record already."""
         for one in known:
             self._each.setdefault(one.shard, {})[one.row_group] = one
+
+    def limit(self, rows: Sequence[int]) -> None:
+        """Forget what is behind the rows that are taken of each shard, and the shards that are."""
+        each = [one for one in self.all() if one.shard < len(rows)]
+        self._each = {}
+        for one in each:
+            taken = None if one.rows is None else min(one.rows, rows[one.shard] - one.first_row)
+            self.know([replace(one, rows=taken)])
 
     def add(self, skipped: Skipped) -> None:
         """Leave something out. Raises CurateError once the budget is spent."""
@@ -81,7 +85,7 @@ class Skips:
 
     def check(self) -> None:
         """Raise CurateError where more is left out than the budget allows."""
-        each, budget = self.all(), self._on_error
+        each, budget = self.all(), self.on_error
         shards = len({one.shard for one in each})
         if budget.max_bad_shards is not None and shards > budget.max_bad_shards:
             raise CurateError(

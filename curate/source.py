@@ -1,15 +1,16 @@
 """A corpus opened for a run: its shards, what their footers say, and how many rows to take."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
 from curate.errors import ShardError
 from curate.footers import Footer, RowGroup, read_footers
-from curate.skipping import OnError, Skipped, Skips
+from curate.skipping import Skipped, Skips
 from curate.units import Columns, limited
 
 
@@ -65,6 +66,8 @@ def open_source(
     # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
     last = max((n for n, taken in enumerate(rows) if taken), default=-1) + 1
     count = len(rows) if limit is None else max(1, last)
+    skips.limit(rows[:count])
+    skips.check()
     return Source(
         shards=corpus.shards[:count],
         footers=footers.each[:count],
@@ -76,30 +79,39 @@ def open_source(
 
 def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
     """
-    The corpus of a scan, unless it changed since.
+    The corpus of a scan, unless it changed since: that is always an error.
 
-    What the scan left out is added to `skips`, and its shards are not looked at.
+    What the scan left out is added to `skips`, and its shards are not looked at. Nor are those that
+    cannot be read any more, if the run goes on without them.
     """
     columns = Columns(**record["config"]["columns"])
     skips.know(Skipped(**skipped) for skipped in record["skipped"])
-    read = [n for n in range(len(record["shards"])) if None not in skips.in_shard(n)]
-    shards = {n: reopen(record["shards"][n]["name"], record["shards"][n]["path"]) for n in read}
-    found = read_footers(
-        list(shards.values()),
-        columns.trace,
-        columns.beside_trace(),
-        whole_rows=True,
-        skips=Skips(OnError()),
-    )
-    footers = dict(zip(shards, found.each, strict=True))
+    stand_ins = dict(enumerate(map(_stand_in, record["shards"])))
+    shards: dict[int, Shard] = {}
     for number, old in enumerate(record["shards"]):
-        if number not in shards:
-            shards[number], footers[number] = _left_out(old)
-        elif (old["size"], old["footer_sha256"]) != (shards[number].size, footers[number].digest):
-            raise ShardError(f"{shards[number].path}: changed since the scan; scan it again")
-    each = [footers[number] for number in range(len(shards))]
+        if None not in skips.in_shard(number):
+            try:
+                shards[number] = reopen(old["name"], old["path"])
+            except ShardError as error:
+                _lose(skips, number, old["rows"], error)
+    lost = Skips(skips.on_error)
+    found = read_footers(
+        list(shards.values()), columns.trace, columns.beside_trace(), whole_rows=True, skips=lost
+    )
+    for (number, shard), footer in zip(shards.items(), found.each, strict=True):
+        old = record["shards"][number]
+        if footer.digest and (old["size"], old["footer_sha256"]) != (shard.size, footer.digest):
+            raise ShardError(f"{shard.path}: changed since the scan; scan it again")
+        stand_ins[number] = shard, footer
+    for one in lost.all():
+        number = list(shards)[one.shard]
+        stand_ins[number] = _stand_in(record["shards"][number])
+        skips.know(
+            [replace(one, stage="emit", shard=number, rows=record["shards"][number]["rows"])]
+        )
+    each = [stand_ins[number][1] for number in range(len(stand_ins))]
     return Source(
-        shards=tuple(shards[number] for number in range(len(shards))),
+        shards=tuple(stand_ins[number][0] for number in range(len(stand_ins))),
         footers=tuple(each),
         rows=tuple(limited(each, record["config"]["limit"])),
         schema=found.schema,
@@ -107,9 +119,18 @@ def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
     )
 
 
-def _left_out(record: manifest.Manifest) -> tuple[Shard, Footer]:
-    """A shard that a scan left out, as it was."""
+def _lose(skips: Skips, number: int, rows: int, error: ShardError) -> None:
+    """Do without a shard that is gone, or raise why."""
+    if not skips.on_error.quarantine:
+        raise error
+    skips.know([Skipped("emit", number, None, 0, rows, error.reason, str(error))])
+
+
+def _stand_in(record: manifest.Manifest) -> tuple[Shard, Footer]:
+    """A shard that is not looked at, as it was."""
     rows = record["rows"]
     groups = (RowGroup(rows, 0, 0),) if rows else ()
-    shard = Shard(record["name"], record["path"], record["path"], record["size"], None)
+    shard = Shard(
+        record["name"], record["path"], record["path"], record["size"], pafs.LocalFileSystem()
+    )
     return shard, Footer(rows, groups, record["footer_sha256"])

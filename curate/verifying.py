@@ -21,7 +21,7 @@ from curate import manifest
 from curate.buffers import text_buffers
 from curate.errors import OutputError
 from curate.featurefiles import feature_files, file_chunks
-from curate.wholefile import FileRecord, read_back, records
+from curate.wholefile import FileRecord, read_back
 
 KINDS = ("features", "steps", "quarantine", "selection")
 
@@ -55,7 +55,7 @@ def verify(folder: str | Path, threads: int) -> Verified:
     place = Path(folder)
     record = manifest.read_complete(place)
     found = Verified()
-    files = _files(place, record)
+    files = manifest.files_of(place, record)
     found.problems += _strangers(place, files)
     with ThreadPoolExecutor(threads) as pool:
         for path, told, now in zip(files, files.values(), pool.map(read_back, files), strict=True):
@@ -68,14 +68,6 @@ def verify(folder: str | Path, threads: int) -> Verified:
     if not found.problems:  # or the rows could not be read
         found.problems += _recount(place, record, found)
     return found
-
-
-def _files(folder: Path, record: manifest.Manifest) -> dict[Path, FileRecord]:
-    """Every file that the manifest tells of."""
-    ours = folder / ".curate"
-    files = {ours / at: f for s in record["shards"] for at, f in records(s["files"]).items()}
-    files |= {ours / at: f for at, f in records(record["selected"]).items()}
-    return files | {folder / "data" / at: f for at, f in records(record["data"]).items()}
 
 
 def _strangers(folder: Path, files: Mapping[Path, FileRecord]) -> Iterator[str]:

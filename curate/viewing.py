@@ -18,7 +18,8 @@ from curate.errors import CurateError, ShardError
 from curate.expression import roots
 from curate.featurefiles import feature_files, file_chunks
 from curate.features import measured_fields, parse_delimiter
-from curate.footers import Footer, RowGroup, read_metadata
+from curate.footers import Footer, RowGroup
+from curate.rawfooter import read_footer
 from curate.reading import open_shard
 from curate.terminal import printable, printable_lines
 
@@ -98,18 +99,17 @@ def _trace(record: manifest.Manifest, shard: int, position: int) -> bytes:
     """The bytes of a trace, from the corpus."""
     old = record["shards"][shard]
     source = reopen(old["name"], old["path"])
-    metadata, digest = read_metadata(source)
-    if (old["size"], old["footer_sha256"]) != (source.size, digest):
+    raw = read_footer(source)
+    if (old["size"], old["footer_sha256"]) != (source.size, raw.digest):
         raise ShardError(f"{source.path}: changed since the scan; scan it again")
+    groups = tuple(RowGroup(group.rows, 0, 0) for group in raw.groups)
     group, first = 0, 0
-    while first + metadata.row_group(group).num_rows <= position:
-        first += metadata.row_group(group).num_rows
+    while first + groups[group].rows <= position:
+        first += groups[group].rows
         group += 1
+    footer = Footer(sum(each.rows for each in groups), groups, raw.digest)
     column = record["config"]["columns"]["trace"]
-    groups = tuple(
-        RowGroup(metadata.row_group(n).num_rows, 0, 0) for n in range(metadata.num_row_groups)
-    )
-    with open_shard(source, Footer(metadata.num_rows, groups, digest), [column]) as opened:
+    with open_shard(source, footer, [column]) as opened:
         for batch in opened.batches([group], READ_ROWS):
             if first + batch.num_rows > position:
                 data, offsets = text_buffers(batch.column(0).slice(position - first, 1))

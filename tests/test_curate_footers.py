@@ -8,7 +8,8 @@ import pytest
 
 from curate.corpus import find_corpus
 from curate.errors import SchemaError, ShardError
-from curate.footers import TAIL_BYTES, RowGroup, read_footers, read_metadata
+from curate.footers import RowGroup, read_footers
+from curate.rawfooter import TAIL_BYTES, read_footer
 from curate.skipping import OnError, Skips
 
 
@@ -237,15 +238,15 @@ def test_no_rows_and_no_row_groups_are_read(tmp_path):
 def test_the_digest_changes_with_the_file(write_shard):
     path = write_shard(trace=["x", "y"])
     (shard,) = find_corpus([str(path)]).shards
-    digest = read_metadata(shard)[1]
+    digest = read_footer(shard).digest
     assert footers(path).each[0].digest == digest
-    assert read_metadata(shard)[1] == digest
+    assert read_footer(shard).digest == digest
     write_shard(trace=["x", "y"])
-    assert read_metadata(shard)[1] == digest
+    assert read_footer(shard).digest == digest
     write_shard(trace=["x", "z"])
-    assert read_metadata(shard)[1] != digest
+    assert read_footer(shard).digest != digest
     write_shard(trace=["x", "y"], group_rows=1)
-    assert read_metadata(shard)[1] != digest
+    assert read_footer(shard).digest != digest
 
 
 def test_the_digest_is_of_the_whole_footer_also_of_a_large_one(write_shard):

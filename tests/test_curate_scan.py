@@ -239,14 +239,14 @@ def test_output_shards_are_planned_by_bytes_and_loadable(tmp_path):
     assert loaded.num_rows == 300
 
 
-def test_row_groups_are_64_mb_in_memory(tmp_path):
+def test_row_groups_are_48_mib_in_memory(tmp_path):
     path = shard(
         tmp_path / "a.parquet", [os.urandom(500_000).hex() for _ in range(150)], row_group_rows=40
     )
     curate.scan(path, out=tmp_path / "out", keep="true")
     metadata = pq.read_metadata(dataset_files(tmp_path / "out")[0])
     sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-    assert sizes == [67, 67, 16]
+    assert sizes == [50, 50, 50]
 
 
 def test_nothing_kept_is_a_dataset_of_no_rows(tmp_path):

@@ -1,0 +1,205 @@
+"""One shard's footer: read, parsed, and found to agree with itself before it is believed."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.corpus import Shard
+from curate.errors import ShardError, TooLargeError
+from curate.thrift import read_struct
+
+TAIL_BYTES = 64 << 10
+"""Read at first; the footer of most shards fits."""
+
+MAX_FOOTER_BYTES = 64 << 20
+"""Far above those of real shards; one that is larger is no footer but a way to fill memory."""
+
+MAX_GROUP_ROWS = 1 << 26
+"""Far above those of real row groups: what a footer may claim of one that cannot be read."""
+
+UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
+"""What pyarrow raises over files that are not sound; ValueError over names that are not UTF-8."""
+
+BYTE_ARRAY = 6  # parquet.thrift, Type
+CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 5: "lz4_raw", 6: "zstd", 7: "lz4_raw"}
+"""parquet.thrift, CompressionCodec, as pyarrow calls them; None where there is nothing to undo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A column chunk: its leaf's path, where it lies, its values, and its bytes in all."""
+
+    path: str
+    is_text: bool
+    codec: str | None
+    values: int
+    begin: int
+    stored: int
+    decoded: int
+
+    def is_of(self, column: str) -> bool:
+        """Whether the leaf is of a column, or is that column."""
+        return self.path == column or self.path.startswith(f"{column}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A row group: its rows, its bytes uncompressed, and its column chunks."""
+
+    rows: int
+    all_bytes: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RawFooter:
+    """A footer as pyarrow reads it and as we do, and the SHA-256 of its bytes."""
+
+    metadata: pq.FileMetaData
+    groups: tuple[Group, ...]
+    digest: str
+
+
+def read_footer(shard: Shard) -> RawFooter:
+    """The footer of a shard. Raises ShardError where it is none, or contradicts itself."""
+    try:
+        with shard.filesystem.open_input_file(shard.key) as file:
+            return footer_of(file, shard)
+    except UNREADABLE as error:
+        raise ShardError(
+            f"{shard.path}: not a readable Parquet file: {first_line(error)}"
+        ) from error
+
+
+def footer_of(file: pa.NativeFile, shard: Shard) -> RawFooter:
+    """The same of a shard that is open."""
+    data = _footer_bytes(file, shard)
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    try:
+        rows, groups = _parse(data, paths)
+    except _UnsoundError as error:
+        raise ShardError(f"{shard.path}: its footer is not sound: {error}") from None
+    _check_rows(shard, rows, groups)
+    return RawFooter(metadata, groups, hashlib.sha256(data).hexdigest())
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _footer_bytes(file: pa.NativeFile, shard: Shard) -> bytes:
+    size = file.size()
+    tail = file.read_at(min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
+    if tail[-4:] == b"PARE":
+        raise ShardError(f"{shard.path}: its footer is encrypted, expected plain Parquet")
+    if size < 12 or tail[-4:] != b"PAR1":
+        raise ShardError(
+            f"{shard.path}: not a Parquet file: expected it to end in PAR1, "
+            f"found {bytes(tail[-4:])!r} at the end of {size:,} bytes"
+        )
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > size - 4:
+        raise ShardError(f"{shard.path}: truncated: its footer says {length:,} bytes of {size:,}")
+    if length > MAX_FOOTER_BYTES:
+        raise TooLargeError(
+            f"{shard.path}: expected a footer of at most {MAX_FOOTER_BYTES:,} bytes, "
+            f"found {length:,}"
+        )
+    if length > len(tail):
+        tail = file.read_at(length, size - length)
+    return bytes(tail[-length:])
+
+
+class _UnsoundError(Exception):
+    """What is wrong with a footer."""
+
+
+def _parse(data: bytes, paths: Sequence[str]) -> tuple[int, tuple[Group, ...]]:
+    """Rows and row groups; fields are numbered as in parquet.thrift, `FileMetaData`."""
+    try:
+        fields, _ = read_struct(data)
+        levels = list(_max_levels(iter(_of(fields, 2, list)[1:]), _of(fields, 2, list)[0], 0, 0))
+        groups = tuple(_group(group, paths, levels) for group in fields.get(4, []))
+        return _of(fields, 3, int), groups
+    except (IndexError, StopIteration, RuntimeError):
+        raise _UnsoundError("it ends too early") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise _UnsoundError("it is not as Parquet's should be") from None
+
+
+def _of(fields: dict[int, Any], number: int, kind: type) -> Any:
+    value = fields.get(number)
+    if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
+        raise _UnsoundError(f"field {number} of a part of it is {str(value)[:20]}")
+    return value
+
+
+def _max_levels(
+    rest: Iterator[dict[int, Any]], element: dict[int, Any], definition: int, repetition: int
+) -> Iterator[tuple[int, int]]:
+    """The highest definition and repetition levels of each leaf below a schema element."""
+    below: tuple[int, int]
+    for _ in range(element.get(5) or 0):
+        child = next(rest)
+        repeated = child.get(3) or 0  # REQUIRED, OPTIONAL, REPEATED
+        below = definition + int(repeated > 0), repetition + int(repeated == 2)
+        if child.get(5):
+            yield from _max_levels(rest, child, *below)
+        else:
+            yield below
+
+
+def _group(
+    fields: dict[int, Any], paths: Sequence[str], levels: Sequence[tuple[int, int]]
+) -> Group:
+    chunks = _of(fields, 1, list)
+    if not len(chunks) == len(paths) == len(levels):
+        raise _UnsoundError(f"a row group has {len(chunks):,} columns, its schema {len(paths):,}")
+    each = zip(chunks, paths, levels, strict=True)
+    rows, size = _of(fields, 3, int), _of(fields, 2, int)
+    return Group(rows, size, tuple(_chunk(*one) for one in each))
+
+
+def _chunk(fields: dict[int, Any], path: str, levels: tuple[int, int]) -> Chunk:
+    held = _of(fields, 3, dict)
+    if b".".join(_of(held, 3, list)) != path.encode():
+        raise _UnsoundError(f"a row group calls `{path}` otherwise")
+    _check_histograms(path, held.get(16) or {}, levels)
+    begin = _of(held, 9, int)
+    dictionary = held.get(11) or 0
+    return Chunk(
+        path=path,
+        is_text=held.get(1) == BYTE_ARRAY,
+        codec=CODECS.get(_of(held, 4, int)),
+        values=_of(held, 5, int),
+        begin=dictionary if 0 < dictionary < begin else begin,
+        stored=_of(held, 7, int),
+        decoded=_of(held, 6, int),
+    )
+
+
+def _check_histograms(path: str, sizes: dict[int, Any], levels: tuple[int, int]) -> None:
+    """pyarrow ends the process over levels counted for another schema than the footer's own."""
+    for number, highest in ((3, levels[0]), (2, levels[1])):
+        counted = sizes.get(number)
+        if counted and len(counted) != highest + 1:
+            raise _UnsoundError(f"`{path}` has counts of {len(counted)} levels, not {highest + 1}")
+
+
+def _check_rows(shard: Shard, rows: int, groups: Sequence[Group]) -> None:
+    held = [group.rows for group in groups]
+    if sum(held) != rows:
+        raise ShardError(
+            f"{shard.path}: its footer says {rows:,} rows, its row groups hold {sum(held):,}"
+        )
+    if max(held, default=0) > MAX_GROUP_ROWS:
+        raise ShardError(
+            f"{shard.path}: expected at most {MAX_GROUP_ROWS:,} rows in a row group, "
+            f"its footer says {max(held):,}"
+        )
