@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.errors import CurateError
-from curate.pipeline import SHARD_BYTES, Report, Running, plan_scan, run_scan, run_select
+from curate.pipeline import run_plan
+from curate.planning import SHARD_BYTES, plan_scan, plan_select
+from curate.run import Report, Running
 from curate.selection import Selection
 from curate.skipping import OnError
 from curate.units import Columns
@@ -112,7 +114,7 @@ def scan(
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
         overwrite=overwrite,
     )
-    return run_scan(plan, running)
+    return run_plan(plan, running)
 
 
 def select(
@@ -135,13 +137,14 @@ def select(
     """Select from the features that a scan left, without scanning again: `curate select`."""
     _check_count("shard_bytes", shard_bytes)
     rule = selection_of(keep, drop_top, rank_by, within) or Selection(keep="true")
-    return run_select(
+    running = running_of(threads, memory)
+    plan = plan_select(
         scanned,
         out=out,
         selection=rule,
-        running=running_of(threads, memory),
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
         overwrite=overwrite,
     )
+    return run_plan(plan, running)

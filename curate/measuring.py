@@ -183,11 +183,17 @@ class Measuring:
             os.makedirs(self._folder / kind, exist_ok=True)
             return self._folder / kind / f"{shard:05d}.parquet"
 
-        sinks = {"features": ParquetSink(path("features"), self._schema)}
-        if self._step_schema is not None:
-            sinks["steps"] = ParquetSink(path("steps"), self._step_schema, **STEP_OPTIONS)
-        if self._skips.in_shard(shard):
-            sinks["quarantine"] = ParquetSink(path("quarantine"), quarantine_schema())
+        sinks: dict[str, ParquetSink] = {}
+        try:
+            sinks["features"] = ParquetSink(path("features"), self._schema)
+            if self._step_schema is not None:
+                sinks["steps"] = ParquetSink(path("steps"), self._step_schema, **STEP_OPTIONS)
+            if self._skips.in_shard(shard):
+                sinks["quarantine"] = ParquetSink(path("quarantine"), quarantine_schema())
+        except BaseException:
+            for sink in sinks.values():
+                sink.abandon()
+            raise
         return sinks
 
     def _tables(

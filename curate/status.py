@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -122,9 +121,11 @@ class Beat:
     def _write(self, now: float) -> None:
         self._last = now
         part = part_of(self._path)
-        with suppress(OSError):  # a full disk ends the run elsewhere, or not at all
+        try:
             part.write_text(json.dumps(self._told | {"began": self._began, "at": now}))
             os.replace(part, self._path)
+        except OSError:  # a full disk ends the run elsewhere, or not at all
+            part.unlink(missing_ok=True)
 
 
 def forget(folder: Path) -> None:

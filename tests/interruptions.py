@@ -28,10 +28,21 @@ CONTEXT.set_forkserver_preload(
     "curate.commands.select pandas pyarrow.pandas_compat".split()
 )
 
-STUCK_SECONDS = 12
+STUCK_SECONDS = 60
 """After so long a run says where its threads are: nothing here takes that long."""
 
 CHANGES = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
+
+
+STARTED = []
+
+
+def end_all():
+    """Kill what a test left at work or frozen, which would be waited for at the end."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.join()
 
 
 class Run:
@@ -51,6 +62,7 @@ class Run:
             target=_run, args=(str(log), arguments, before, nth, int(number))
         )
         self.process.start()
+        STARTED.append(self.process)
 
     @property
     def pid(self):
@@ -65,7 +77,7 @@ class Run:
         if self.process.is_alive():
             os.kill(self.process.pid, number)
 
-    def wait(self, timeout=20):
+    def wait(self, timeout=120):
         """The run once it has ended, as `subprocess.run` gives it; killed: minus the signal."""
         self.process.join(timeout)
         if self.process.is_alive():
@@ -111,6 +123,7 @@ def _watch_changes(folder, before, nth, number):
                 seen += 1
                 if seen == nth:
                     os.kill(os.getpid(), number)
+                    time.sleep(0.2)  # a signal that came meanwhile counts before the change
 
     sys.addaudithook(hook)
 

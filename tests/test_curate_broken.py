@@ -13,8 +13,10 @@ import pytest
 
 import curate
 from curate.memory import SLACK_BYTES, resident_bytes
-from curate.pipeline import Running, plan_scan, run_scan
+from curate.pipeline import run_plan
+from curate.planning import plan_scan
 from curate.progress import Silent
+from curate.run import Running
 from curate.selection import Selection
 from curate.skipping import OnError
 from curate.units import Columns
@@ -604,11 +606,11 @@ def test_a_shard_that_changes_while_a_run_goes_on(tmp_path, name, stage):
         running = Running(threads=2, watch=watch)
         if not quarantine:
             with pytest.raises(curate.ShardError, match=rf"^{path}: .*{message}"):
-                run_scan(plan, running)
+                run_plan(plan, running)
             assert not (out / "data").exists() and not list(out.rglob("*.part"))
             continue
         # As long as the rows are known, which a footer told before.
-        report = run_scan(plan, running)
+        report = run_plan(plan, running)
         assert (report.rows, report.kept) == (3 * ROWS, 2 * ROWS)
         assert report.quarantined == {"unreadable": ROWS}
         groups = (0, 1, 2)

@@ -16,7 +16,9 @@ import pytest
 import curate
 from curate import progress
 from curate.api import selection_of
-from curate.pipeline import Running, plan_scan, run_scan
+from curate.pipeline import run_plan
+from curate.planning import plan_scan
+from curate.run import Running
 from curate.units import Columns
 
 LINE = re.compile(r"(\w+): (\d+)%, ([\d,]+) rows, [\d,]+ rows/s, [\d,]+ MB/s, [\d,]+ s left")
@@ -89,7 +91,7 @@ def told(corpus, out, limit=None):
 
     rule = selection_of("true", None, None, ())
     plan = plan_scan([str(corpus)], out=out, columns=Columns(), selection=rule, limit=limit)
-    run_scan(plan, Running(threads=1, watch=watch))
+    run_plan(plan, Running(threads=1, watch=watch))
     return stages
 
 

@@ -21,6 +21,7 @@ from tests.interruptions import (
     cut,
     disk,
     edit,
+    end_all,
     forked,
     outcome,
     same,
@@ -70,6 +71,13 @@ def ground(tmp_path_factory):
     selected = forked(ground / "log", *select)
     assert selected.returncode == 0, selected.stderr
     return ground
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left():
+    """Whatever a test started ends with it."""
+    yield
+    end_all()
 
 
 def scan(ground, out, *more):
@@ -772,7 +780,7 @@ def test_a_disk_that_can_no_longer_be_written_to_is_one_line(ground, tmp_path, r
         out = mounted.folder / "out"
         # Before the part is opened: a file that is open for writing keeps a disk from changing.
         arguments = scan(ground, out, "--threads", "1")
-        run = Run(tmp_path, *arguments, before="open .curate/journal.jsonl", nth=2, freeze=True)
+        run = Run(tmp_path, *arguments, before="open .curate/journal.jsonl", nth=4, freeze=True)
         wait_for(lambda: _is_stopped(run.pid), run)
         mounted.remount("ro")
         run.send(signal.SIGCONT)

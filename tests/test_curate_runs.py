@@ -11,7 +11,9 @@ import pytest
 
 import curate
 from curate.output import writing
-from curate.pipeline import Running, plan_scan, run_scan
+from curate.pipeline import run_plan
+from curate.planning import plan_scan
+from curate.run import Running
 from curate.units import Columns
 
 
@@ -89,7 +91,7 @@ def test_what_was_written_after_a_plan_is_not_replaced(tmp_path):
     with pytest.raises(
         curate.OutputError, match="holds a run with another selection: was one, now none"
     ):
-        run_scan(plan, Running(threads=1))
+        run_plan(plan, Running(threads=1))
     assert (tmp_path / "out/data/train-00000-of-00001.parquet").exists()
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import click
 import polars as pl
 
+from curate import journal
 from curate.api import default_threads
-from curate.pipeline import Plan, Report, Running
+from curate.planning import Plan
 from curate.progress import watched
+from curate.run import Report, Running
 from curate.skipping import Skipped
 from curate.status import Status
 from curate.summary import BETWEEN_WARNING, Between, GroupCounts
@@ -50,8 +52,9 @@ def notes(plan: Plan) -> None:
 
 
 def dry_run(plan: Plan, *, as_json: bool) -> str:
-    """What would be read and written."""
-    source = plan.source
+    """What would be read and written, by a scan."""
+    source, asked = plan.source, plan.asked
+    assert asked is not None
     facts: dict[str, Any] = {
         "shards": len(source.shards),
         "rows": sum(source.rows),
@@ -62,14 +65,17 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
             len(plan_units(n, footer, source.rows[n], {}))
             for n, footer in enumerate(source.footers)
         ),
-        "columns": [plan.columns.trace, *plan.columns.beside_trace()],
-        "lexicon": plan.lexicon.name,
+        "columns": [asked.columns.trace, *asked.columns.beside_trace()],
+        "lexicon": asked.lexicon.name,
         "features": plan.schema.names,
         "out": str(plan.folder),
-        "writes": _writes(plan),
+        "writes": _writes(plan, steps=asked.steps),
+        "measured": len(journal.read(plan.folder).measured) if not plan.overwrite else 0,
     }
     if as_json:
         return json.dumps(facts)
+    measured = facts["measured"]
+    going_on = [f"would go on  {_count(measured, 'shard')} measured already"] if measured else []
     return "\n".join(
         (
             f"would read   {_count(facts['shards'], 'shard')}, {_count(facts['rows'], 'row')}, "
@@ -78,14 +84,15 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
             f"{_size(facts['all_bytes'])} in all columns",
             f"             columns {', '.join(map(printable, facts['columns']))}",
             *(f"would write  {printable(str(plan.folder))}/{line}" for line in facts["writes"]),
+            *going_on,
         )
     )
 
 
-def _writes(plan: Plan) -> list[str]:
+def _writes(plan: Plan, *, steps: bool) -> list[str]:
     shards = len(plan.source.shards)
     lines = [".curate/manifest.json", f".curate/features/ ({_count(shards, 'file')})"]
-    if plan.steps:
+    if steps:
         lines.append(f".curate/steps/ ({_count(shards, 'file')})")
     if plan.decider is not None:
         lines.append(f".curate/selection/ ({_count(shards, 'file')})")

@@ -56,7 +56,8 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     """
     from curate.api import on_error_of, selection_of
     from curate.commands import report
-    from curate.pipeline import plan_scan, run_scan
+    from curate.pipeline import run_plan
+    from curate.planning import plan_scan
     from curate.units import Columns
 
     columns = Columns(
@@ -86,4 +87,4 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     if options["dry_run"]:
         click.echo(report.dry_run(plan, as_json=options["as_json"]))
         return 0
-    return report.show(run_scan(plan, report.running(options)), as_json=options["as_json"])
+    return report.show(run_plan(plan, report.running(options)), as_json=options["as_json"])

@@ -20,16 +20,16 @@ def select(scanned: str, **options: Any) -> int:
     """
     from curate.api import on_error_of, selection_of
     from curate.commands import report
-    from curate.pipeline import run_select
+    from curate.pipeline import run_plan
+    from curate.planning import plan_select
 
     rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
     if rule is None:
         raise click.UsageError("expected --keep or --drop-top")
-    done = run_select(
+    plan = plan_select(
         scanned,
         out=options["out"],
         selection=rule,
-        running=report.running(options),
         annotate=options["annotate"],
         shard_bytes=options["shard_size"],
         on_error=on_error_of(
@@ -37,4 +37,5 @@ def select(scanned: str, **options: Any) -> int:
         ),
         overwrite=options["overwrite"],
     )
+    done = run_plan(plan, report.running(options))
     return report.show(done, as_json=options["as_json"])

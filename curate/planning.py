@@ -1,0 +1,231 @@
+"""What a run is asked for, opened and checked before anything is written."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import manifest, output
+from curate.corpus import Shard, redacted
+from curate.errors import CurateError, OutputError
+from curate.featurefiles import feature_files
+from curate.features import measured_fields, parse_delimiter
+from curate.lexicon import Lexicon, load
+from curate.selection import Decider, Selection, bind
+from curate.skipping import OnError, Skips
+from curate.source import Source, open_source, reopen_source
+from curate.units import Columns, features_schema
+
+SHARD_BYTES = 512_000_000
+"""Uncompressed bytes of an output shard unless asked otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a scan measures, and how."""
+
+    columns: Columns
+    lexicon: Lexicon
+    delimiter: str
+    steps: bool
+    repeats: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    All that a run needs, checked; nothing is written yet.
+
+    `scanned` is the folder whose features count, of this `schema`: that of the run itself if it is
+    `asked` to measure. A `decider` of None selects nothing. `record` is the manifest to be.
+    """
+
+    source: Source
+    folder: Path
+    scanned: Path
+    schema: pa.Schema
+    asked: Asked | None
+    decider: Decider | None
+    skips: Skips
+    record: manifest.Manifest
+    overwrite: bool
+
+
+def plan_scan(
+    corpora: Sequence[str],
+    *,
+    out: str | Path,
+    columns: Columns,
+    lexicon: str = "default",
+    delimiter: str = "blank-line",
+    steps: bool = False,
+    repeats: bool = False,
+    selection: Selection | None = None,
+    annotate: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+    split: str | None = None,
+    limit: int | None = None,
+    on_error: OnError | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """Open and check everything that a scan needs. Raises what is wrong; writes nothing."""
+    folder = Path(out)
+    output.check(folder, overwrite=overwrite, emits=selection is not None)
+    loaded = load(lexicon)
+    parse_delimiter(delimiter)
+    skips = Skips(on_error or OnError())
+    source = open_source(
+        corpora, columns, split=split, limit=limit, whole_rows=selection is not None, skips=skips
+    )
+    _check_apart(folder, source.shards)
+    measured = measured_fields(loaded.category_names)
+    schema = features_schema(source.schema, columns, measured)
+    if annotate and selection is None:
+        raise CurateError("--annotate: expected together with --keep or --drop-top")
+    _check_annotate(annotate, schema, source.schema)
+    decider = bind(selection, _polars_schema(schema)) if selection is not None else None
+    config = {
+        "corpora": [redacted(corpus) for corpus in corpora],
+        "columns": asdict(columns) | {"carry": list(columns.carry)},
+        "delimiter": delimiter,
+        "steps": steps,
+        "repeats": repeats,
+        "split": split,
+        "limit": limit,
+        "annotate": list(annotate),
+        "shard_bytes": shard_bytes,
+    }
+    record = _record(source, config, loaded, decider, skips)
+    output.check_same(folder, record, overwrite=overwrite)
+    asked = Asked(
+        columns=columns, lexicon=loaded, delimiter=delimiter, steps=steps, repeats=repeats
+    )
+    return Plan(
+        source=source,
+        folder=folder,
+        scanned=folder,
+        schema=schema,
+        asked=asked,
+        decider=decider,
+        skips=skips,
+        record=record,
+        overwrite=overwrite,
+    )
+
+
+def plan_select(
+    scanned: str | Path,
+    *,
+    out: str | Path,
+    selection: Selection,
+    annotate: Sequence[str] = (),
+    shard_bytes: int = SHARD_BYTES,
+    on_error: OnError | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """The same for a selection from the features that a scan left; the scan is never changed."""
+    scan_folder, folder = Path(scanned), Path(out)
+    if scan_folder.resolve() == folder.resolve():
+        raise OutputError(
+            f"{folder}: expected another folder than the scan's, which stays as it is"
+        )
+    scan_record = manifest.read_complete(scan_folder)
+    files = feature_files(scan_folder, len(scan_record["shards"]))
+    output.check(folder, overwrite=overwrite, emits=True)
+    schema = pq.read_schema(files[0])
+    decider = bind(selection, _polars_schema(schema))
+    skips = Skips(on_error or OnError())
+    source = reopen_source(scan_record, skips)
+    skips.check()
+    _check_apart(folder, source.shards)
+    _check_annotate(annotate, schema, source.schema)
+    record = scan_record | {
+        "state": "running",
+        "config": scan_record["config"] | {"annotate": list(annotate), "shard_bytes": shard_bytes},
+        "shards": manifest.shard_records(source.shards, source.footers),
+        "skipped": [skipped.as_dict() for skipped in skips.all()],
+        "scan": str(scan_folder.resolve()),
+        "rule": _rule(selection),
+        "selected": {},
+        "counts": None,
+        "data": {},
+        "seconds": None,
+    }
+    output.check_same(folder, record, overwrite=overwrite)
+    return Plan(
+        source=source,
+        folder=folder,
+        scanned=scan_folder,
+        schema=schema,
+        asked=None,
+        decider=decider,
+        skips=skips,
+        record=record,
+        overwrite=overwrite,
+    )
+
+
+def _record(
+    source: Source,
+    config: dict[str, Any],
+    lexicon: Lexicon,
+    decider: Decider | None,
+    skips: Skips,
+) -> manifest.Manifest:
+    from curate.native import KERNEL_VERSION
+
+    libraries = ("numba", "numpy", "polars", "pyarrow")
+    return {
+        "format": manifest.FORMAT,
+        "version": metadata.version("curate-cot"),
+        "state": "running",
+        "config": config,
+        "lexicon": manifest.lexicon_record(lexicon),
+        "kernel_version": KERNEL_VERSION,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in libraries},
+        },
+        "shards": manifest.shard_records(source.shards, source.footers),
+        "skipped": [skipped.as_dict() for skipped in skips.all()],
+        "scan": None,
+        "rule": None if decider is None else _rule(decider.selection),
+        "selected": {},
+        "counts": None,
+        "data": {},
+        "seconds": None,
+    }
+
+
+def _rule(selection: Selection) -> dict[str, Any]:
+    return selection.as_dict() | {"within": list(selection.within)}
+
+
+def _check_annotate(annotate: Sequence[str], features: pa.Schema, corpus: pa.Schema) -> None:
+    for name in annotate:
+        if name not in features.names:
+            known = ", ".join(features.names)
+            raise CurateError(f"--annotate: unknown feature `{name}`, known: {known}")
+        if f"curate_{name}" in corpus.names:
+            raise CurateError(f"--annotate: the corpus has a column `curate_{name}` already")
+
+
+def _check_apart(folder: Path, shards: Sequence[Shard]) -> None:
+    """An output folder must not hold its own corpus: --overwrite would take it along."""
+    inside = folder.resolve()
+    for shard in shards:
+        local = shard.filesystem.type_name == "local"
+        if local and inside in Path(shard.key).resolve().parents:
+            raise OutputError(f"{folder}: holds the corpus ({shard.path}); choose another folder")
+
+
+def _polars_schema(schema: pa.Schema) -> pl.Schema:
+    frame = pl.from_arrow(schema.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema

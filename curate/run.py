@@ -1,0 +1,138 @@
+"""A run under way: how it goes about it, what it has done, and what it tells at the end."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from curate import journal, manifest
+from curate.errors import CurateError
+from curate.journal import History, Journal
+from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
+from curate.planning import Plan
+from curate.progress import Progress, unwatched
+from curate.skipping import Skipped
+from curate.status import Beat, forget
+from curate.summary import Cut
+from curate.wholefile import FileRecord
+
+Watch = Callable[[str, int], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """
+    How a run goes about it, which does not change what comes out.
+
+    `memory` bounds resident bytes, None for most of what is free; `say` hears what a user should
+    know while the run goes on.
+    """
+
+    threads: int
+    memory: int | None = None
+    watch: Watch = unwatched
+    say: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """
+    What a run did: rows = kept + rejected + quarantined.
+
+    `skipped` is what it left out of the corpus; `selected` says whether there was a selection.
+    `cut` and `strata` are the account of it, None without one, or where `again` says that all was
+    done before.
+    """
+
+    rows: int
+    kept: int
+    rejected: dict[str, int]
+    quarantined: dict[str, int]
+    units_skipped: int
+    seconds: float
+    out: str
+    skipped: tuple[Skipped, ...]
+    selected: bool
+    cut: Cut | None = None
+    strata: pl.DataFrame | None = None
+    again: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        names = ("rows", "kept", "rejected", "quarantined", "units_skipped", "seconds", "out")
+        return {name: getattr(self, name) for name in names}
+
+
+class Run:
+    """A run under way: where it reads and writes, and what it has done."""
+
+    def __init__(self, plan: Plan, history: History, running: Running) -> None:
+        self.folder, self.scanned, self.schema = plan.folder, plan.scanned, plan.schema
+        self.source, self.record, self.skips = plan.source, plan.record, plan.skips
+        self.selected = plan.folder / ".curate" / "selection"
+        self.journal = Journal(plan.folder)
+        self.measured, self.emitted = history.measured, history.emitted
+        self.threads, self._watch = running.threads, running.watch
+        self.memory = running.memory or int(DEFAULT_SHARE * free_bytes()) + resident_bytes()
+        if {*history.skipped} - {*self.skips.all()} and not self.skips.goes_on:
+            raise CurateError(
+                f"{plan.folder}: its run left out what it could not read; go on with --on-error "
+                "quarantine, or start anew with --overwrite"
+            )
+        self.skips.know(history.skipped)
+        self.skips.check()
+        self.skips.note = self.journal.skipped
+        if history.begun:
+            running.say(
+                f"going on: {len(history.measured):,} of {len(self.source.shards):,} shards are "
+                f"measured, {len(history.emitted):,} files of the dataset written"
+            )
+
+    @contextmanager
+    def journaled(self) -> Iterator[None]:
+        """Write down that the run starts, and why it ended if it did not get through."""
+        self.journal.begin()
+        try:
+            yield
+        except BaseException as error:
+            with suppress(OSError):  # as on a disk that is full
+                self.journal.ended(str(error) or type(error).__name__)
+            error.add_note("the same command goes on from here")
+            raise
+
+    @contextmanager
+    def progress(self, stage: str, total_bytes: int) -> Iterator[Progress]:
+        """How far a stage is, for whoever watches and whoever asks."""
+        with self._watch(stage, total_bytes) as watched:
+            yield Beat(self.folder, stage, total_bytes, watched)
+
+    def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
+        """The sidecars of a shard are whole."""
+        self.journal.measured(shard, files)
+        self.measured[shard] = dict(files)
+
+    def note_emitted(self, name: str, file: FileRecord) -> None:
+        """A file of the dataset is whole."""
+        self.journal.emitted(name, file)
+
+
+def report_of(folder: Path, record: manifest.Manifest, **more: Any) -> Report:
+    """The report of a run that is whole, from its manifest; `more` is what that does not hold."""
+    return Report(
+        **record["counts"],
+        seconds=record["seconds"],
+        out=str(folder),
+        skipped=tuple(Skipped(**skipped) for skipped in record["skipped"]),
+        selected=record["rule"] is not None,
+        **more,
+    )
+
+
+def report_again(folder: Path, record: manifest.Manifest) -> Report:
+    """The report of a run that was whole before."""
+    journal.path_of(folder).unlink(missing_ok=True)  # where a kill came just before that
+    forget(folder)
+    return report_of(folder, record, again=True)
