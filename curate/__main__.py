@@ -17,6 +17,8 @@ import click
 from curate.errors import CurateError
 from curate.terminal import printable
 
+STOPPED: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
 COMMANDS = {
     "scan": "Measure every trace of a corpus and, given a selection, emit the kept rows.",
     "select": "Select from the features that a scan left, without scanning again.",
@@ -66,7 +68,9 @@ def main() -> None:
 
 def run() -> int:
     """Run a command; the exit status is as the module's docstring says."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPED:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background
+            signal.signal(number, _stop)
     try:
         code = cli.main(prog_name="curate", standalone_mode=False)
         sys.stdout.flush()
@@ -75,10 +79,11 @@ def run() -> int:
     except click.UsageError as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        code = _say(_stopped("interrupted", error), 130)
-    except Terminated as error:
-        code = _say(_stopped("terminated", error), 143)
+    except click.Abort:  # of a prompt
+        code = _say("error: interrupted", 130)
+    except StoppedError as error:
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", [])[:1])
+        code = _say(f"error: {error}{notes}", 128 + error.number)
     except OSError as error:  # a reader that has gone needs no word
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
         # Nothing may be flushed at exit to what failed.
@@ -86,18 +91,16 @@ def run() -> int:
     return code if isinstance(code, int) else 0
 
 
-class Terminated(BaseException):
-    """SIGTERM, as an exception that ends the run the way Ctrl-C does."""
+class StoppedError(BaseException):
+    """A signal, as an exception that ends the run. No Exception: nothing may go on over it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{STOPPED[number]} before the run was whole")
+        self.number = number
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _stopped(how: str, error: BaseException) -> str:
-    cause = error.__cause__ or error  # click's Abort has one
-    notes = "".join(f"; {note}" for note in getattr(cause, "__notes__", [])[:1])
-    return f"error: {how} before the run was whole{notes}"
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise StoppedError(number)
 
 
 def _say(line: str, code: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from curate.errors import OutputError
 from curate.journal import Files, History
 from curate.skipping import Skipped
 from curate.wholefile import FileRecord, read_back, records
+
+LOCK_SECONDS = 0.5
+"""How long a run waits for a folder: whoever asks how far a run is holds it for an instant."""
 
 DATA_FILE = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet$")
 
@@ -52,6 +56,8 @@ def _check_place(folder: Path, *, overwrite: bool, emits: bool) -> None:
             )
         if not _is_bare(folder):
             _check_ours(folder, emits=emits)
+            if not overwrite and manifest.read(folder)["state"] == "complete":
+                return  # nothing may be left to write
     _check_writable(folder)
 
 
@@ -195,7 +201,7 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder) as free:
+        with locked(folder, seconds=LOCK_SECONDS) as free:
             if not free:
                 raise OutputError(f"{folder}: another run is writing to it")
             yield
@@ -204,22 +210,34 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Try to hold a folder, without waiting; tells whether it was free."""
+def reading(folder: Path) -> Iterator[None]:
+    """Hold a scan's folder for selections from it: others may too, but nobody may replace it."""
+    with locked(folder, shared=True, seconds=LOCK_SECONDS) as free:
+        if not free:
+            raise OutputError(f"{folder}: another run is writing to it")
+        yield
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False, seconds: float = 0.0) -> Iterator[bool]:
+    """Try to hold a folder, for some seconds at the most; tells whether that went well."""
     held = os.open(folder, os.O_RDONLY)
     try:
-        yield _lock(held)
+        end = time.monotonic() + seconds
+        while not (free := _lock(held, shared=shared)) and time.monotonic() < end:
+            time.sleep(seconds / 20)
+        yield free
     finally:
         os.close(held)
 
 
-def _lock(held: int) -> bool:
+def _lock(held: int, *, shared: bool) -> bool:
     try:
         import fcntl
     except ImportError:  # a system without such locks
         return True
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

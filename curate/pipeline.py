@@ -10,6 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import polars as pl
@@ -34,7 +35,10 @@ from curate.wholefile import sync_all
 def run_plan(plan: Plan, running: Running) -> Report:
     """Do what was planned; goes on where the same run was stopped before."""
     began = time.monotonic()
-    with output.writing(plan.folder):
+    with ExitStack() as held:
+        if plan.scanned != plan.folder:
+            held.enter_context(output.reading(plan.scanned))
+        held.enter_context(output.writing(plan.folder))
         if done := output.finished(plan.folder, plan.record, overwrite=plan.overwrite):
             return report_again(plan.folder, done)
         history = output.begin(plan.folder, plan.record, overwrite=plan.overwrite)

@@ -36,6 +36,10 @@ def read_struct(data: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, Any
                 fields[number], at = (byte >> 1) ^ -(byte & 1), at + 1
             else:
                 fields[number], at = _integer(data, at)
+        elif kind == BINARY:
+            fields[number], at = _binary(data, at)
+        elif kind == STRUCT:
+            fields[number], at = read_struct(data, at, depth + 1)
         elif kind <= FALSE:  # of a field the type is the value
             fields[number] = kind == TRUE
         else:
@@ -47,10 +51,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == STRUCT:
         return read_struct(data, at, depth + 1)
     if kind == BINARY:
-        length, at = _varint(data, at)
-        if at + length > len(data):
-            raise IndexError
-        return data[at : at + length], at + length
+        return _binary(data, at)
     if kind in (LIST, SET):
         head, at = data[at], at + 1
         count, inner = head >> 4, head & 15
@@ -58,9 +59,15 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
             count, at = _varint(data, at)
         if count > len(data) - at:  # an element is a byte at least
             raise IndexError
-        items = []
+        items: list[Any] = []
+        item: Any
         for _ in range(count):
-            item, at = _value(data, at, inner, depth + 1)
+            if inner == STRUCT:
+                item, at = read_struct(data, at, depth + 1)
+            elif I16 <= inner <= I64 and data[at] < 128:
+                item, at = (data[at] >> 1) ^ -(data[at] & 1), at + 1
+            else:
+                item, at = _value(data, at, inner, depth + 1)
             items.append(item)
         return items, at
     if I16 <= kind <= I64:
@@ -72,6 +79,15 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind == MAP:
         return _skip_map(data, at, depth)
     raise ValueError(f"no such type: {kind}")
+
+
+def _binary(data: bytes, at: int) -> tuple[bytes, int]:
+    length, at = data[at], at + 1
+    if length > 127:
+        length, at = _varint(data, at - 1)
+    if at + length > len(data):
+        raise IndexError
+    return data[at : at + length], at + length
 
 
 def _skip_map(data: bytes, at: int, depth: int) -> tuple[None, int]:

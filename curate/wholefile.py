@@ -84,7 +84,8 @@ def read_back(path: Path) -> FileRecord | None:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = file.tell()
-            return FileRecord(pq.read_metadata(file).num_rows, size, digest)
+        with pa.OSFile(str(path)) as native:
+            return FileRecord(pq.read_metadata(native).num_rows, size, digest)
     except (OSError, pa.ArrowException, ValueError):
         return None
 

@@ -298,16 +298,6 @@ def _rewrite(**columns):
     return lambda ground: shard(ground / "corpus/1.parquet", **columns)
 
 
-def _same_size(ground):
-    """Another trace of the same length, not the least or the greatest of its column."""
-    path = ground / "corpus/1.parquet"
-    size, table = path.stat().st_size, pq.read_table(path)
-    traces = table["trace"].to_pylist()
-    traces[15] = traces[15].replace("Another", "Yet one", 1)
-    pq.write_table(table.set_column(3, "trace", pa.array(traces)), path)
-    assert path.stat().st_size == size
-
-
 CHANGED = {
     "--keep": (["--keep", "size >= 3"], None, "--keep: was 'size >= 2', now 'size >= 3'"),
     "--drop-top": (["--drop-top", "0.3"], None, "--drop-top: was '0.2', now '0.3'"),
