@@ -17,10 +17,8 @@ from curate.errors import ShardError
 from curate.rawfooter import Chunk
 from curate.thrift import read_struct
 
-HEADER_BYTES = 256
-"""Read at first for a header; one with long statistics is read again, whole."""
-
-MAX_HEADER_BYTES = 1 << 20
+HEADER_BYTES = (256, 16 << 10, 1 << 20)
+"""Read for a header, until it is whole: one with long statistics has thousands."""
 
 MAX_LOOKED_INTO = 64 << 20
 """Bytes of a dictionary that is decoded for the length of its longest value."""
@@ -33,7 +31,8 @@ LOOK_INTO_BYTES = 1 << 20
 
 DICTIONARY_ENCODINGS = {2, 8}  # PLAIN_DICTIONARY, RLE_DICTIONARY
 DICTIONARY_PAGE = 2
-DATA_PAGES = {0: (5, 2), 3: (8, 4)}
+V1, V2 = 0, 3
+DATA_PAGES = {V1: (5, 2), V2: (8, 4)}
 """The data pages (v1, v2): the field of their own header, and in it the field of the encoding."""
 
 
@@ -42,10 +41,10 @@ class Pages:
     """
     The pages of a column chunk: data pages as int64[num_pages] arrays, and its dictionary.
 
-    `values` of each page, `stored` bytes as they lie in the file from byte `begin` on, `decoded`
-    bytes as a reader allocates them, `longest` at least the bytes of its longest value;
-    `by_dictionary` where values are indices. `dictionary` is its page decoded, `stored_dictionary`
-    as it lies in the file.
+    `values` of each page, `stored` bytes as they lie in the file from byte `begin` on, the first
+    `levels` of them uncompressed, `decoded` bytes as a reader allocates them, `longest` at least
+    the bytes of its longest value; `by_dictionary` where values are indices. `dictionary` is its
+    page decoded, `stored_dictionary` as it lies in the file.
     """
 
     column: Chunk
@@ -53,6 +52,7 @@ class Pages:
     stored: np.ndarray
     decoded: np.ndarray
     begin: np.ndarray
+    levels: np.ndarray
     longest: np.ndarray
     by_dictionary: np.ndarray
     dictionary: int
@@ -97,8 +97,10 @@ class Pages:
         longest = self.longest.copy()
         worth = (self.decoded > LOOK_INTO_BYTES) & (self.stored + self.decoded <= limit)
         for page in np.flatnonzero(worth & ~self.by_dictionary & (self.begin > 0)):
-            stored = file.read_at(int(self.stored[page]), int(self.begin[page]))
-            found = _longest(stored, self.column.codec, int(self.decoded[page]))
+            levels = int(self.levels[page])
+            size, begin = max(0, int(self.stored[page]) - levels), int(self.begin[page]) + levels
+            decoded = int(self.decoded[page]) - levels
+            found = _longest(file.read_at(size, begin), self.column.codec, decoded)
             longest[page] = longest[page] if found is None else found
         return replace(self, longest=longest)
 
@@ -133,7 +135,9 @@ def read_pages(file: pa.NativeFile, column: Chunk, exact_above: int) -> Pages:
             layout, encoding = DATA_PAGES[kind]
             count = _number(page, at, layout, 1)
             by_index = _number(page, at, layout, encoding) in DICTIONARY_ENCODINGS
-            pages.append((count, stored, decoded, body, longest if by_index else decoded, by_index))
+            levels = _levels(page[layout]) if kind == V2 else 0
+            most = longest if by_index else decoded
+            pages.append((count, stored, decoded, body, levels, most, by_index))
             seen += count
         at = body + stored
     if seen < column.values:
@@ -144,19 +148,20 @@ def read_pages(file: pa.NativeFile, column: Chunk, exact_above: int) -> Pages:
 def believed(column: Chunk) -> Pages:
     """A column chunk as a single page, from what the footer says of it."""
     stored, decoded = column.stored, column.decoded
-    return _pages(column, [(column.values, stored, decoded, 0, decoded, False)], 0, 0)
+    return _pages(column, [(column.values, stored, decoded, 0, 0, decoded, False)], 0, 0)
 
 
 def _pages(column: Chunk, pages: list[tuple[int, ...]], dictionary: int, stored: int) -> Pages:
-    table = np.array(pages, np.int64).reshape(-1, 6)
+    table = np.array(pages, np.int64).reshape(-1, 7)
     return Pages(
         column=column,
         values=table[:, 0],
         stored=table[:, 1],
         decoded=table[:, 2],
         begin=table[:, 3],
-        longest=table[:, 4],
-        by_dictionary=table[:, 5].astype(bool),
+        levels=table[:, 4],
+        longest=table[:, 5],
+        by_dictionary=table[:, 6].astype(bool),
         dictionary=dictionary,
         stored_dictionary=stored,
     )
@@ -182,9 +187,15 @@ def _number(page: dict[int, Any], at: int, *path: int) -> int:
     return value
 
 
+def _levels(header: dict[int, Any]) -> int:
+    """Bytes of the levels before the values of a page of the second version."""
+    lengths = [header.get(5), header.get(6)]
+    return sum(length for length in lengths if isinstance(length, int) and length > 0)
+
+
 def _header(file: pa.NativeFile, at: int) -> tuple[dict[int, Any], int]:
     """The fields of a page's header, and its length."""
-    for size in (HEADER_BYTES, MAX_HEADER_BYTES):
+    for size in HEADER_BYTES:
         data = file.read_at(size, at)
         try:
             return read_struct(data)
@@ -199,9 +210,11 @@ def _longest(stored: bytes, codec: str | None, decoded: int) -> int | None:
     """
     The longest value of a page of plain text, None where it cannot be told.
 
-    Levels come first: none, or a length of four bytes and so many bytes, once or twice. Which it is
-    shows in the values, as their lengths must end where the page does.
+    In a page of the first version levels come first: none, or a length of four bytes and so many
+    bytes, once or twice. Which it is shows in the values, as they must end where the page does.
     """
+    if decoded < 0:
+        return None
     try:
         data: bytes | pa.Buffer = stored
         if codec is not None:

@@ -25,7 +25,7 @@ BATCH_BYTES = 1 << 20
 
 MAX_BATCH_ROWS = 1024
 
-MAX_BATCH_BYTES = 64 << 20
+MAX_BATCH_BYTES = 32 << 20
 """What a batch may come to where long values of a dictionary are repeated: fewer rows then."""
 
 BUFFER_BYTES = 1 << 20

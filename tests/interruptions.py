@@ -89,6 +89,22 @@ class Run:
         return subprocess.CompletedProcess([], self.process.exitcode, stdout, stderr)
 
 
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@contextmanager
+def frozen(log, *arguments, before, nth=1):
+    """A run that stands still just before a change, and is killed in the end."""
+    run = Run(log, *arguments, before=before, nth=nth, freeze=True)
+    try:
+        wait_for(lambda: is_stopped(run.pid), run)
+        yield run
+    finally:
+        run.send(signal.SIGKILL)
+        run.process.join()
+
+
 def forked(log, *arguments, **options):
     """A run to its end."""
     return Run(log, *arguments, **options).wait()

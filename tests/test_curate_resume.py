@@ -23,6 +23,7 @@ from tests.interruptions import (
     edit,
     end_all,
     forked,
+    is_stopped,
     outcome,
     same,
     stage,
@@ -261,7 +262,7 @@ SIGNALS = [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")]
 def test_a_signal_ends_a_run_that_then_goes_on(ground, tmp_path, number, word, before, run_here):
     out = tmp_path / "out"
     run = Run(tmp_path, *scan(ground, out), before=before, freeze=True)
-    wait_for(lambda: _is_stopped(run.pid), run)
+    wait_for(lambda: is_stopped(run.pid), run)
     run.send(number)
     run.send(signal.SIGCONT)
     result = run.wait()
@@ -277,7 +278,7 @@ def test_a_signal_ends_a_run_that_then_goes_on(ground, tmp_path, number, word, b
 def test_a_second_run_stops_and_the_first_goes_on(ground, tmp_path, run_here, more):
     out = tmp_path / "out"
     run = Run(tmp_path, *scan(ground, out), before="os.rename .curate/features/", freeze=True)
-    wait_for(lambda: _is_stopped(run.pid), run)
+    wait_for(lambda: is_stopped(run.pid), run)
     before = tree(out)
     for _ in range(2):
         told = only_line(run_here(*scan(ground, out, *more)))
@@ -285,10 +286,6 @@ def test_a_second_run_stops_and_the_first_goes_on(ground, tmp_path, run_here, mo
     assert tree(out) == before
     run.send(signal.SIGCONT)
     check_whole(run.wait(), out, ground)
-
-
-def _is_stopped(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 # What a run may not go on with.
@@ -771,7 +768,7 @@ def test_a_disk_that_can_no_longer_be_written_to_is_one_line(ground, tmp_path, r
         # Before the part is opened: a file that is open for writing keeps a disk from changing.
         arguments = scan(ground, out, "--threads", "1")
         run = Run(tmp_path, *arguments, before="open .curate/journal.jsonl", nth=4, freeze=True)
-        wait_for(lambda: _is_stopped(run.pid), run)
+        wait_for(lambda: is_stopped(run.pid), run)
         mounted.remount("ro")
         run.send(signal.SIGCONT)
         told = only_line(run.wait())
@@ -787,7 +784,7 @@ def test_an_input_that_goes_is_named_and_once_back_the_run_goes_on(ground, tmp_p
     arguments = ["scan", there, *OPTIONS, "--lexicon", ground / "small.toml", "--threads", "1"]
     whole = forked(tmp_path, *arguments, "--out", tmp_path / "whole")
     run = Run(tmp_path, *arguments, "--out", out, before=before, freeze=True)
-    wait_for(lambda: _is_stopped(run.pid), run)
+    wait_for(lambda: is_stopped(run.pid), run)
     last.rename(tmp_path / "away")
     run.send(signal.SIGCONT)
     assert only_line(run.wait()).startswith(f"{last}: ")
