@@ -20,6 +20,7 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	$(RUN)/python -m examples.countdown --out $(DEMO)/corpus --traces 4000 --shards 4 --level 2,3 --paired
 	$(RUN)/curate scan $(DEMO)/corpus --out $(DEMO)/selected --id id --problem problem_id --teacher teacher \
 	    --correct correct --keep correct --drop-top 0.1 --rank-by branch_frac --within teacher
+	$(RUN)/curate verify $(DEMO)/selected
 	@echo
 	@echo 'Look at a trace:        $(RUN)/curate show $(DEMO)/selected countdown-0-000000-divergent-0'
 	@echo 'Try another selection:  $(RUN)/curate select $(DEMO)/selected --keep "branch_frac <= 0.2" --out $(DEMO)/other'

@@ -15,39 +15,45 @@ from bench.scanning import QUICK_REFERENCE_BYTES, REFERENCE, scan
 from bench.settings import QUICK_GB, Settings
 
 GB = 1.35
-LIMIT_MB = 600
-SHARDS = (1, 10)
+
+CASES = ((1, None), (10, None), (1, "512MiB"), (10, "1GiB"))
+"""Shards, and what `--memory` is told."""
+
+LIMIT_MB = {None: 600, "512MiB": 537, "1GiB": 1074}
 
 
 def run(settings: Settings) -> Result:
-    """Check the counts of one shard and of ten, then report the peaks."""
+    """Check the counts of one shard and of ten, then report the peaks, with bounds and without."""
     gb = QUICK_GB if settings.quick else GB
     corpus = Corpus(kind="long", gb=gb, shards=1, codec=settings.codec)
     (shard,) = corpora.shards_of(corpora.ready(corpus, settings.cache))
-    rows = [row for count in SHARDS for row in _rows_of(settings, shard, count)]
+    rows: list[Row] = []
+    targets: list[Target] = []
+    for count, memory in CASES:
+        for each in _rows_of(settings, shard, count, memory):
+            rows.append(each)
+            name, limit = f"peak MB of {each.what}", LIMIT_MB[memory]
+            targets.append(Target(name=name, value=each.peak_rss / 1e6, limit=limit))
     facts = {
         "text bytes of a shard": answers.totals(settings.out("memory-1"))["bytes"],
         "row groups of a shard": 1,
         "threads": settings.threads,
     }
-    targets = [
-        Target(name=f"peak MB of {row.what}", value=row.peak_rss / 1e6, limit=LIMIT_MB)
-        for row in rows
-    ]
     title = settings.title("memory")
     return Result(bench="memory", title=title, facts=facts, rows=rows, targets=targets)
 
 
-def _rows_of(settings: Settings, shard: str, count: int) -> list[Row]:
+def _rows_of(settings: Settings, shard: str, count: int, memory: str | None) -> list[Row]:
     """One corpus, measured and selected from; each runs once, as peaks hardly vary."""
     folder = corpora.linked(shard, settings.cache / "long-linked" / f"{count}", count)
     one, out, selected = (settings.out(f"memory-{n}") for n in (1, count, "keep"))
-    measured = scan(folder, out, settings.threads)
+    bound = [] if memory is None else ["--memory", memory]
+    measured = scan(folder, out, settings.threads, *bound)
     _check(out, one, shard, count)
-    emitted = scan(folder, selected, settings.threads, "--keep", rule_keeping(one, 0.9))
+    emitted = scan(folder, selected, settings.threads, *bound, "--keep", rule_keeping(one, 0.9))
     found = answers.totals(out)
     answers.check("scan --keep", answers.totals(selected), found)
-    named = f"{count} shard" + "s" * (count > 1)
+    named = f"{count} shard" + "s" * (count > 1) + (f", --memory {memory}" if memory else "")
     shows = "whether a scan holds more than the batches at hand"
     return [
         row(f"scan of {named}", shows, [measured], text_bytes=found["bytes"]),

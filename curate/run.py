@@ -107,7 +107,11 @@ class Run:
     def progress(self, stage: str, total_bytes: int) -> Iterator[Progress]:
         """How far a stage is, for whoever watches and whoever asks."""
         with self._watch(stage, total_bytes) as watched:
-            yield Beat(self.folder, stage, total_bytes, watched)
+            beat = Beat(self.folder, stage, total_bytes, watched)
+            try:
+                yield beat
+            finally:
+                beat.tell()
 
     def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of a shard are whole."""

@@ -98,15 +98,14 @@ class Beat:
     def __init__(self, folder: Path, stage: str, total_bytes: int, inner: Progress) -> None:
         self._path, self._inner = _beat_path(folder), inner
         self._lock = Lock()
-        now = time.time()
         self._told: dict[str, Any] = {
             "stage": stage,
             "rows": 0,
             "bytes": 0,
             "total_bytes": total_bytes,
         }
-        self._began, self._last = now, 0.0
-        self._write(now)
+        self._began = time.time()
+        self.tell()
 
     def add(self, rows: int, num_bytes: int) -> None:
         """So many more rows are done, of so many bytes uncompressed."""
@@ -114,12 +113,12 @@ class Beat:
         with self._lock:
             self._told["rows"] += rows
             self._told["bytes"] += num_bytes
-            now = time.time()
-            if now - self._last >= BEAT_SECONDS:
-                self._write(now)
+            if time.time() - self._last >= BEAT_SECONDS:
+                self.tell()
 
-    def _write(self, now: float) -> None:
-        self._last = now
+    def tell(self) -> None:
+        """Leave word now."""
+        self._last = now = time.time()
         part = part_of(self._path)
         try:
             part.write_text(json.dumps(self._told | {"began": self._began, "at": now}))

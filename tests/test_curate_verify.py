@@ -306,7 +306,13 @@ def test_a_card_shows_names_of_the_data_as_code(tmp_path):
 
 
 def test_a_shard_may_be_called_anything(tmp_path, run_here):
-    names = ["x\\..\\..\\y.parquet", "<b>.parquet", "a\x1b[2J.parquet", "-rf.parquet", "'; x.parquet"]
+    names = [
+        "x\\..\\..\\y.parquet",
+        "<b>.parquet",
+        "a\x1b[2J.parquet",
+        "-rf.parquet",
+        "'; x.parquet",
+    ]
     for name in names:
         write(tmp_path / "corpus" / name)
     out = tmp_path / "out"
