@@ -18,8 +18,19 @@ from threading import Lock
 from typing import Any
 
 from curate.errors import OutputError
+from curate.manifest import FILE, FILES, SKIPPED
+from curate.shapes import misfit
 from curate.skipping import Skipped
-from curate.wholefile import FileRecord
+from curate.wholefile import FileRecord, records
+
+LINES = {
+    "begun": {"begun": float},
+    "measured": {"measured": int, "files": FILES},
+    "emitted": {"emitted": str, "file": FILE},
+    "skipped": {"skipped": SKIPPED},
+    "ended": {"ended": str},
+}
+"""The shapes of lines."""
 
 Files = dict[str, FileRecord]
 """Records of files by their place in the output folder."""
@@ -105,7 +116,7 @@ def read(folder: Path) -> History:
     for number, line in enumerate(lines, 1):
         try:
             _take(history, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, RecursionError):
             raise OutputError(
                 f"{path_of(folder)}:{number}: expected a line of a run's journal, found another; "
                 "--overwrite starts anew"
@@ -113,20 +124,23 @@ def read(folder: Path) -> History:
     return history
 
 
-def _take(history: History, line: dict[str, Any]) -> None:
-    if "measured" in line:
-        files = {str(at): FileRecord(**record) for at, record in line["files"].items()}
-        history.measured[int(line["measured"])] = files
-    elif "emitted" in line:
-        history.emitted[str(line["emitted"])] = FileRecord(**line["file"])
-    elif "skipped" in line:
+def _take(history: History, line: Any) -> None:
+    """Add a line to a history. Raises ValueError or KeyError where it is none."""
+    kind = next((kind for kind in LINES if isinstance(line, dict) and kind in line), None)
+    if kind is None or misfit(line, LINES[kind]) is not None:
+        raise ValueError
+    if kind == "measured":
+        history.measured[line["measured"]] = records(line["files"])
+    elif kind == "emitted":
+        history.emitted[line["emitted"]] = FileRecord(**line["file"])
+    elif kind == "skipped":
         skipped = Skipped(**line["skipped"])
         history.skipped.append(skipped)
         history.emitted.clear()  # another plan, as other rows are kept
         if skipped.stage == "scan":
             history.measured.pop(skipped.shard, None)
-    elif "begun" in line:
-        history.begun.append(float(line["begun"]))
+    elif kind == "begun":
+        history.begun.append(line["begun"])
         history.ended = None
     else:
-        history.ended = str(line["ended"])
+        history.ended = line["ended"]

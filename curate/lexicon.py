@@ -40,6 +40,7 @@ from curate.terminal import quoted
 from curate.toml_lines import Document
 
 MAX_CATEGORIES = 16
+MAX_VERSION = 1 << 63
 MAX_PHRASES = 500  # as written, over all categories
 MAX_PHRASE_BYTES = 128  # of the longest spelling
 MAX_TYPOGRAPHIC = 6  # in one phrase, so 64 spellings at most
@@ -174,6 +175,8 @@ def parse(text: str, where: str) -> Lexicon:
     found = list(document.value(("category",), dict, {}))
     categories = [read_category(document, name) for name in found]
     check_limits(document, categories)
+    if not 0 <= document.value(("version",), int) < MAX_VERSION:
+        raise document.error(("version",), f"version: expected 0 to {MAX_VERSION - 1:,}")
     return Lexicon(
         name=document.value(("name",), str),
         version=document.value(("version",), int),

@@ -8,21 +8,30 @@ under a temporary name first. What is between the two is in the journal.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from curate.corpus import Shard
 from curate.errors import OutputError
 from curate.footers import Footer
-from curate.lexicon import Lexicon
+from curate.lexicon import MAX_CATEGORIES, NAME, Lexicon
+from curate.shapes import misfit
 from curate.wholefile import FileRecord, records, whole_file
 
 FORMAT = 2
 
 Manifest = dict[str, Any]
 
-# What a manifest looks like: a type, a dict of what its keys hold (`...`: any key), a list of one.
-FILES = {...: {"rows": int, "bytes": int, "sha256": str}}
+FILE = {"rows": int, "bytes": int, "sha256": str}
+FILES = {...: FILE}
+SKIPPED = {
+    "stage": str,
+    "shard": int,
+    "row_group": int | None,
+    "first_row": int,
+    "rows": int | None,
+    "reason": str,
+    "detail": str,
+}
 SHAPE = {
     "format": int,
     "version": str,
@@ -50,7 +59,7 @@ SHAPE = {
         "version": object,
         "hash": str,
         "categories": [str],
-        "patterns": [[object]],
+        "patterns": [(int, str, bool)],
     },
     "kernel_version": int,
     "versions": {...: str},
@@ -64,17 +73,7 @@ SHAPE = {
             "files": FILES,
         }
     ],
-    "skipped": [
-        {
-            "stage": str,
-            "shard": int,
-            "row_group": int | None,
-            "first_row": int,
-            "rows": int | None,
-            "reason": str,
-            "detail": str,
-        }
-    ],
+    "skipped": [SKIPPED],
     "scan": str | None,
     "rule": object,
     "selected": FILES,
@@ -133,44 +132,30 @@ def parse(text: bytes, path: Path) -> Manifest:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise OutputError(f"{path}: expected a manifest of format {FORMAT}, found {found!r:.40}")
-    wrong = next(_misfits(manifest, SHAPE, ""), None)
-    if wrong is None and manifest["rule"] is not None:
-        wrong = next(_misfits(manifest["rule"], RULE, "rule"), None)
-    if wrong is None and manifest["counts"] is not None:
-        wrong = next(_misfits(manifest["counts"], COUNTS, "counts"), None)
-    if wrong is None and manifest["state"] not in ("running", "complete"):
-        wrong = "state"
-    if wrong is None and (manifest["state"] == "complete") != (manifest["counts"] is not None):
-        wrong = "counts"
+    wrong = misfit(manifest, SHAPE) or _contradiction(manifest)
     if wrong is not None:
         raise OutputError(f"{path}: not a manifest of this tool: `{wrong:.80}` is not as expected")
     return dict(manifest)
 
 
-def _misfits(value: Any, shape: Any, place: str) -> Iterator[str]:
-    """The places at which a value is not of a shape."""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict) or (... not in shape and {*shape} != {*value}):
-            yield place or "manifest"
-            return
-        for key, inner in value.items():
-            yield from _misfits(inner, shape.get(key, shape.get(...)), f"{place}.{key}".lstrip("."))
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            yield place
-            return
-        for number, inner in enumerate(value):
-            yield from _misfits(inner, shape[0], f"{place}[{number}]")
-    elif not _is(value, shape):
-        yield place
-
-
-def _is(value: Any, kind: type | UnionType) -> bool:
-    if isinstance(value, bool):
-        return kind in (bool, object)
-    if isinstance(value, int) and kind in (int, int | None):
-        return 0 <= value < 2**63
-    return isinstance(value, kind)
+def _contradiction(manifest: Manifest) -> str | None:
+    """Where a manifest of the right shape says what cannot be."""
+    wrong = None
+    if manifest["rule"] is not None:
+        wrong = misfit(manifest["rule"], RULE, "rule")
+    if manifest["counts"] is not None:
+        wrong = wrong or misfit(manifest["counts"], COUNTS, "counts")
+    if manifest["state"] not in ("running", "complete"):
+        wrong = "state"
+    if (manifest["state"] == "complete") != (manifest["counts"] is not None):
+        wrong = "counts"
+    categories = manifest["lexicon"]["categories"]
+    if not 1 <= len(categories) <= MAX_CATEGORIES or not all(map(NAME.fullmatch, categories)):
+        wrong = "lexicon.categories"
+    for category, phrase, _ in manifest["lexicon"]["patterns"]:
+        if category >= len(categories) or not phrase:
+            wrong = "lexicon.patterns"
+    return wrong
 
 
 def read_complete(folder: Path) -> Manifest:

@@ -20,7 +20,7 @@ from curate.thrift import read_struct
 HEADER_BYTES = (256, 16 << 10, 1 << 20)
 """Read for a header, until it is whole: one with long statistics has thousands."""
 
-MAX_LOOKED_INTO = 64 << 20
+MAX_LOOKED_INTO = 8 << 20
 """Bytes of a dictionary that is decoded for the length of its longest value."""
 
 LENGTH = struct.Struct("<I")
@@ -122,6 +122,8 @@ def read_pages(file: pa.NativeFile, column: Chunk, exact_above: int) -> Pages:
         if stored > end - body:
             raise ShardError(f"the page at byte {at:,} reaches beyond its column")
         if kind == DICTIONARY_PAGE:
+            if dictionary or pages:
+                raise ShardError(f"the page at byte {at:,} is a second dictionary")
             dictionary, stored_dictionary = decoded, stored
             count = _number(page, at, 7, 1)
             longest = decoded // max(1, count)
@@ -136,6 +138,8 @@ def read_pages(file: pa.NativeFile, column: Chunk, exact_above: int) -> Pages:
             count = _number(page, at, layout, 1)
             by_index = _number(page, at, layout, encoding) in DICTIONARY_ENCODINGS
             levels = _levels(page[layout]) if kind == V2 else 0
+            if levels > min(stored, decoded):
+                raise ShardError(f"the page at byte {at:,} has more levels than bytes")
             most = longest if by_index else decoded
             pages.append((count, stored, decoded, body, levels, most, by_index))
             seen += count
@@ -182,7 +186,7 @@ def _number(page: dict[int, Any], at: int, *path: int) -> int:
     value: Any = page
     for field in path:
         value = value.get(field) if isinstance(value, dict) else None
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
         raise ShardError(f"the header of the page at byte {at:,} lacks a size or a count")
     return value
 

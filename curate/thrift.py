@@ -48,6 +48,8 @@ def read_struct(data: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, Any
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
     if kind == STRUCT:
         return read_struct(data, at, depth + 1)
     if kind == BINARY:

@@ -34,6 +34,9 @@ TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+LONG_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){64}""")
+"""A key of so many parts takes the square of that, here and in tomllib."""
+
 POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 TYPES: dict[type, str] = {
     str: "a string",
@@ -97,6 +100,9 @@ class Document:
 
 def read(text: str, where: str) -> Document:
     """Parse a document; what is no TOML is an error with its line."""
+    if long_key := LONG_KEY.search(text):
+        line = text.count("\n", 0, long_key.start()) + 1
+        raise LexiconError(f"{where}:{line}: expected keys of a few parts, found one of over 64")
     try:
         text.encode()
         return Document(where, tomllib.loads(text), lines_of(text))
