@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SchemaError,
         SelectionError,
         ShardError,
+        TooLargeError,
     )
     from curate.features import measure
 
@@ -27,6 +28,7 @@ __all__ = [
     "SchemaError",
     "SelectionError",
     "ShardError",
+    "TooLargeError",
     "measure",
     "scan",
     "select",

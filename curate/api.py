@@ -88,8 +88,9 @@ def scan(
     Measure every trace of a corpus and, given a selection, emit the kept rows: `curate scan`.
 
     Raises a CurateError that says what is wrong; options, footers and schemas are checked before
-    anything is written. The same call goes on where the last one was stopped. `memory` bounds
-    resident bytes of the process.
+    anything is written. The same call goes on where the last one was stopped. `on_error` is `stop`
+    or `quarantine`: go on without what cannot be read, and tell of it in `Report.skipped`. `memory`
+    bounds the bytes that the process holds, None for four fifths of what is free.
     """
     given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     running = running_of(threads, memory)
