@@ -82,7 +82,7 @@ def run() -> int:
     except click.Abort:  # of a prompt
         code = _say("error: interrupted", 130)
     except StoppedError as error:
-        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", [])[:1])
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", [])[:1])
         code = _say(f"error: {error}{notes}", 128 + error.number)
     except OSError as error:  # a reader that has gone needs no word
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
@@ -95,7 +95,7 @@ class StoppedError(BaseException):
     """A signal, as an exception that ends the run. No Exception: nothing may go on over it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"{STOPPED[number]} before the run was whole")
+        super().__init__(STOPPED[number])
         self.number = number
 
 

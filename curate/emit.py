@@ -168,8 +168,12 @@ class Emission:
         self._allowance = Allowance(self._memory, self._stop)
         self._share = self._allowance.total // threads
         names = [f"train-{n:05d}-of-{len(plan):05d}.parquet" for n in range(len(plan))]
-        files = {name: done[name] for name in names if name in done}
-        todo = [pair for pair in zip(names, plan, strict=True) if pair[0] not in done]
+        files, todo = {}, []
+        for name, stretches in zip(names, plan, strict=True):
+            if name in done and done[name].rows == sum(stretch.kept for stretch in stretches):
+                files[name] = done[name]
+            else:
+                todo.append((name, stretches))
 
         def write(job: int, name: str, stretches: Sequence[Stretch]) -> None:
             with self._allowance.turn(job) as take:

@@ -26,6 +26,7 @@ from curate.wholefile import FileRecord, records
 LINES = {
     "begun": {"begun": float},
     "measured": {"measured": int, "files": FILES},
+    "emitting": {"emitting": str},
     "emitted": {"emitted": str, "file": FILE},
     "skipped": {"skipped": SKIPPED},
     "ended": {"ended": str},
@@ -41,6 +42,7 @@ class History:
     """What a journal tells."""
 
     measured: dict[int, Files] = field(default_factory=dict)  # by input shard
+    emitting: str | None = None  # which decisions the emitted files are of
     emitted: Files = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     begun: list[float] = field(default_factory=list)  # seconds since 1970, one for each start
@@ -64,6 +66,10 @@ class Journal:
     def measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of an input shard are whole."""
         self._add({"measured": shard, "files": {at: f.as_dict() for at, f in files.items()}})
+
+    def emitting(self, decisions: str) -> None:
+        """The dataset of these decisions is begun; files of another are of no use."""
+        self._add({"emitting": decisions})
 
     def emitted(self, place: str, file: FileRecord) -> None:
         """A file of the dataset is whole."""
@@ -95,6 +101,8 @@ def rewrite(folder: Path, history: History) -> None:
         journal.skipped(skipped)
     for shard, files in history.measured.items():
         journal.measured(shard, files)
+    if history.emitting is not None:
+        journal.emitting(history.emitting)
     for place, file in history.emitted.items():
         journal.emitted(place, file)
 
@@ -131,12 +139,14 @@ def _take(history: History, line: Any) -> None:
         raise ValueError
     if kind == "measured":
         history.measured[line["measured"]] = records(line["files"])
+    elif kind == "emitting":
+        history.emitting = line["emitting"]
+        history.emitted.clear()
     elif kind == "emitted":
         history.emitted[line["emitted"]] = FileRecord(**line["file"])
     elif kind == "skipped":
         skipped = Skipped(**line["skipped"])
         history.skipped.append(skipped)
-        history.emitted.clear()  # another plan, as other rows are kept
         if skipped.stage == "scan":
             history.measured.pop(skipped.shard, None)
     elif kind == "begun":

@@ -77,6 +77,7 @@ SHAPE = {
     "scan": str | None,
     "rule": object,
     "selected": FILES,
+    "decisions": str | None,
     "counts": object,
     "data": FILES,
     "seconds": object,
@@ -187,11 +188,9 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
     if old["lexicon"]["hash"] != new["lexicon"]["hash"]:
         was, now = (f"{m['lexicon']['name']} {m['lexicon']['hash'][:12]}" for m in (old, new))
         yield "--lexicon", was, now
-    if old["scan"] != new["scan"]:
-        yield "scan", old["scan"], new["scan"]
     if old["rule"] is None or new["rule"] is None:
         if old["rule"] != new["rule"]:
-            was, now = ("none" if m["rule"] is None else "one" for m in (old, new))
+            was, now = ("not given" if m["rule"] is None else "given" for m in (old, new))
             yield "selection", was, now
     else:
         for name in new["rule"]:
@@ -201,7 +200,16 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
 
 def _changed(name: str, old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
     if old[name] != new[name]:
-        yield OPTIONS.get(name, f"--{name}"), repr(old[name]), repr(new[name])
+        yield OPTIONS.get(name, f"--{name}"), _shown(old[name]), _shown(new[name])
+
+
+def _shown(value: Any) -> str:
+    """The value of an option as a user would give it."""
+    if value is None or value is False or value == []:
+        return "not given"
+    if value is True:
+        return "given"
+    return repr(",".join(value) if isinstance(value, list) else value)
 
 
 def _changed_shards(

@@ -28,7 +28,7 @@ from curate.features import (
     step_schema,
 )
 from curate.footers import Footer
-from curate.memory import Allowance, mib
+from curate.memory import Allowance, check_bound, mib
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
 from curate.reading import OpenShard, open_shard
@@ -78,6 +78,7 @@ class Measuring:
         self._folder, self._skips, self._done = folder, skips, done
         self._stop = Event()
         measurer.measure(pa.array([""]))  # so that kernels are loaded, as they take memory too
+        check_bound(memory)
         self._memory = memory
         self._open: dict[int, ShardSidecars] = {}
         self._spoiled: list[int] = []
@@ -120,13 +121,17 @@ class Measuring:
         try:
             sidecars = self._sidecars(unit.shard, num_units)
             with self._allowance.turn(job) as take:
+                failed = None
                 try:
                     for name, table in self._tables(unit, take, self._progress):
                         sidecars.put(unit.number, name, table)
                 except (ShardError, SchemaError) as error:
-                    failures = self._look_closer(unit, error)
+                    failed = error.with_traceback(None)  # which would hold what was read
+                if failed is not None:
+                    take(self._allowance.total)  # if it came before what the unit takes was known
+                    failures = self._look_closer(unit, failed)
                     if not self._skips.goes_on:
-                        raise failures[0][1] from error
+                        raise failures[0][1]
                     sidecars.spoil()
                     self._leave_out(failures)
             if sidecars.finish(unit.number):
@@ -158,7 +163,7 @@ class Measuring:
                 for _ in self._tables(single, lambda num_bytes: None, Silent()):
                     pass
             except (ShardError, SchemaError) as failure:
-                found.append((single, failure))
+                found.append((single, failure.with_traceback(None)))
         # A failure that does not come again is as good a reason not to believe the rest.
         return found or [(single, error) for single in singles]
 
@@ -258,11 +263,13 @@ class Measuring:
         """Raise TooLargeError where a huge trace has more steps than there is memory for."""
         if traces.nbytes <= FLUSH_BYTES:
             return
-        needed, room = self._measurer.step_bytes(traces), self._share - traces.nbytes
+        needed = self._measurer.step_bytes(traces)
+        # Room that was taken to decode them is free again.
+        room = max(self._share - traces.nbytes, COPIES * traces.nbytes)
         if needed > room:
             raise TooLargeError(
                 f"{self._shards[shard].path}: rows {row:,} to {row + len(traces) - 1:,}: their "
-                f"steps take about {mib(needed)} to write down, found {mib(max(0, room))} left of "
+                f"steps take about {mib(needed)} to write down, found {mib(room)} left of "
                 f"--memory {mib(self._allowance.bound)} for a thread"
             )
 

@@ -24,6 +24,9 @@ DEFAULT_SHARE = 0.8
 SLACK_BYTES = 32 << 20
 """What the libraries' pools hold back and the interpreter adds while a run goes on."""
 
+RELEASED_BYTES = 256 << 20
+"""A share above which the pool is told to give back what it keeps for this thread."""
+
 LEAST_BYTES = 64 << 20
 """Below that no row group of a usual size can be read."""
 
@@ -46,6 +49,16 @@ def resident_bytes() -> int:
     for line in _lines("/proc/self/statm"):
         return int(line.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+def check_bound(bound: int) -> None:
+    """Raise CurateError where a bound leaves next to nothing for the rows."""
+    taken = resident_bytes() + SLACK_BYTES
+    if bound < taken + LEAST_BYTES:
+        raise CurateError(
+            f"--memory: expected at least {mib(taken + LEAST_BYTES)}, as {mib(taken)} are taken "
+            f"before the first row, found {mib(bound)}"
+        )
 
 
 def _cgroup_files() -> Iterator[tuple[Path, Path]]:
@@ -76,28 +89,20 @@ def _number(path: Path) -> int | None:
 
 
 class Take(Protocol):
-    """Waits for so many bytes, at most once a job."""
+    """Waits for so many bytes; for none if the job has its share."""
 
     def __call__(self, num_bytes: int) -> None: ...
 
 
 class Allowance:
-    """
-    What is left of the bound for one stage, shared out to its jobs.
-
-    Raises CurateError if that is next to nothing.
-    """
+    """What is left of the bound for one stage, shared out to its jobs."""
 
     def __init__(self, bound: int, stop: Event) -> None:
         self.bound = bound
         pa.default_memory_pool().release_unused()
         self.taken = resident_bytes() + SLACK_BYTES
-        self.total = bound - self.taken
-        if self.total < LEAST_BYTES:
-            raise CurateError(
-                f"--memory: expected at least {mib(self.taken + LEAST_BYTES)}, as "
-                f"{mib(self.taken)} are taken before the first row, found {mib(bound)}"
-            )
+        # What an earlier stage has left in the libraries' pools serves this one as well.
+        self.total = max(bound - self.taken, LEAST_BYTES)
         self._left = self.total
         self._turn = 0
         self._stop = stop
@@ -115,6 +120,8 @@ class Allowance:
 
         def take(num_bytes: int) -> None:
             nonlocal taken
+            if taken:
+                return
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
@@ -131,6 +138,8 @@ class Allowance:
         try:
             yield take
         finally:
+            if taken > RELEASED_BYTES:
+                pa.default_memory_pool().release_unused()
             with self._changed:
                 self._left += taken
                 self._changed.wait_for(lambda: self._stop.is_set() or self._turn >= number)

@@ -13,7 +13,7 @@ from curate import journal, manifest
 from curate.errors import OutputError
 from curate.journal import Files, History
 from curate.skipping import Skipped
-from curate.wholefile import FileRecord, read_back, records
+from curate.wholefile import FileRecord, part_of, read_back, records
 
 LOCK_SECONDS = 0.5
 """How long a run waits for a folder: whoever asks how far a run is holds it for an instant."""
@@ -47,28 +47,35 @@ def _check_place(folder: Path, *, overwrite: bool, emits: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder, found a file")
     if folder.exists() and any(folder.iterdir()):
-        begun = manifest.path_of(folder).exists() or _is_bare(folder)
-        if not begun and not overwrite:
+        begun = manifest.path_of(folder).exists()
+        if not begun and not overwrite and not _is_bare(folder):
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
             raise OutputError(
                 f"{folder}: expected an empty or new folder, found {found} "
                 "(--overwrite replaces what this tool wrote)"
             )
-        if not _is_bare(folder):
+        if begun or not _holds_only_ours(folder):
             _check_ours(folder, emits=emits)
             if not overwrite and manifest.read(folder)["state"] == "complete":
                 return  # nothing may be left to write
     _check_writable(folder)
 
 
+def _holds_only_ours(folder: Path) -> bool:
+    return [path.name for path in folder.iterdir()] == [".curate"]
+
+
 def _is_bare(folder: Path) -> bool:
     """Whether there is only what a run was killed over before it wrote its manifest."""
-    only = [path.name for path in folder.iterdir()] == [".curate"]
-    return only and not manifest.path_of(folder).exists()
+    unwritten = part_of(manifest.path_of(folder)).name
+    return _holds_only_ours(folder) and {*os.listdir(folder / ".curate")} <= {unwritten}
 
 
 def _check_ours(folder: Path, *, emits: bool) -> None:
-    emitted = manifest.read(folder)["rule"] is not None  # only a folder of ours has one
+    try:
+        emitted = manifest.read(folder)["rule"] is not None  # only a folder of ours has one
+    except OutputError as error:
+        raise OutputError(f"{error}; choose another folder, or remove this one") from None
     foreign = [path for path in _data_files(folder) if not (emitted and DATA_FILE.match(path.name))]
     if not emitted and (folder / "README.md").exists():
         foreign.append(folder / "README.md")
@@ -83,8 +90,17 @@ def _data_files(folder: Path) -> list[Path]:
 
 def check_same(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> None:
     """Raise OutputError if the folder holds a run that `record` cannot go on with."""
-    if not overwrite and manifest.path_of(folder).exists():
+    if not overwrite and _has_done_something(folder):
         manifest.check_same(folder, manifest.read(folder), record)
+
+
+def _has_done_something(folder: Path) -> bool:
+    """Whether a folder holds a run that got as far as having something whole."""
+    if not manifest.path_of(folder).exists():
+        return False
+    history = journal.read(folder)
+    running = manifest.read(folder)["state"] == "running"
+    return not running or bool(history.measured or history.emitted)
 
 
 def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> History:
@@ -92,9 +108,9 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
     Start a run in a folder that `check` allowed, or go on with the one that it holds.
 
     Returns what is done already, of which every file was read back and found to be what is on
-    record. Nothing else of a run is left in the folder.
+    record. Sidecars that are not on record, and files without their names, are removed.
     """
-    if overwrite or not manifest.path_of(folder).exists():
+    if overwrite or not _has_done_something(folder):
         _empty(folder)
         manifest.write(folder, record)
         return History()
@@ -102,6 +118,10 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
     old = manifest.read(folder)
     history = journal.read(folder) if old["state"] == "running" else history_of(old)
     _tidy(folder, emits=record["rule"] is not None)
+    if old["state"] == "running":  # what could not be measured is tried again, as it may be mended
+        again = {skipped.shard for skipped in history.skipped if skipped.stage == "scan"}
+        history.skipped = [one for one in history.skipped if one.stage != "scan"]
+        history.measured = {n: f for n, f in history.measured.items() if n not in again}
     told = [*history.skipped, *(Skipped(**skipped) for skipped in record["skipped"])]
     left_out = {skipped.shard for skipped in told if skipped.stage == "scan"}
     history.measured = {
@@ -112,6 +132,7 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
         and len(_whole(folder / ".curate", files)) == len(files)
     }
     history.emitted = _whole(staging(folder), history.emitted)
+    _remove_sidecars(folder, keep={at for files in history.measured.values() for at in files})
     if old["state"] == "complete":  # and yet not all of it is there
         (folder / "README.md").unlink(missing_ok=True)
         manifest.write(folder, record)
@@ -137,6 +158,7 @@ def history_of(complete: manifest.Manifest) -> History:
     """What a run that is whole has done."""
     return History(
         measured={n: records(shard["files"]) for n, shard in enumerate(complete["shards"])},
+        emitting=complete["decisions"],
         emitted=records(complete["data"]),
         skipped=[Skipped(**skipped) for skipped in complete["skipped"]],
     )
@@ -164,11 +186,21 @@ def _whole(folder: Path, files: Files) -> Files:
 
 
 def _tidy(folder: Path, *, emits: bool) -> None:
-    """Remove what a run left that did not get through: files without their names."""
-    if emits and (folder / "data").exists() and not staging(folder).exists():
-        os.rename(folder / "data", staging(folder))
+    """Undo what a run left half done: files without their names, a dataset not on record."""
+    if emits and (folder / "data").exists():
+        if staging(folder).exists():
+            shutil.rmtree(folder / "data")
+        else:
+            os.rename(folder / "data", staging(folder))
     for part in (folder / ".curate").rglob(".*.part"):
         part.unlink()
+
+
+def _remove_sidecars(folder: Path, keep: Collection[str]) -> None:
+    for kind in ("features", "steps", "quarantine", "selection"):
+        for path in (folder / ".curate" / kind).glob("*.parquet"):
+            if f"{kind}/{path.name}" not in keep:
+                path.unlink()
 
 
 def _empty(folder: Path) -> None:

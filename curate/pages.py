@@ -79,13 +79,16 @@ class Pages:
         """Bytes of the longest value that may be repeated at next to no cost in the file."""
         return int(self.longest[self.by_dictionary].max(initial=0))
 
-    def largest(self) -> tuple[int, int, int]:
-        """First and last value, by position, of the largest page decoded, and its bytes."""
+    def largest(self) -> tuple[int, int, str]:
+        """First and last value, by position, of the largest page decoded, and what it is."""
+        name = self.column.path
         if self.dictionary >= self.decoded.max(initial=0):
-            return 0, int(self.values.sum()) - 1, self.dictionary
+            what = f"a dictionary of `{name}` of {self.dictionary:,} bytes"
+            return 0, int(self.values.sum()) - 1, what
         page = int(self.decoded.argmax())
         stop = int(self.values[: page + 1].sum())
-        return stop - int(self.values[page]), stop - 1, int(self.decoded[page])
+        what = f"a page of `{name}` of {int(self.decoded[page]):,} bytes"
+        return stop - int(self.values[page]), stop - 1, what
 
     def looked_into(self, file: pa.NativeFile, limit: int) -> "Pages":
         """

@@ -6,11 +6,14 @@ does: decide on the features alone, then copy the kept rows out of the corpus. E
 record what is whole, and skips what is on record already.
 """
 
+import hashlib
+import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import astuple
 from typing import Any
 
 import polars as pl
@@ -18,11 +21,12 @@ import pyarrow as pa
 
 from curate import card, journal, manifest, output
 from curate.deciding import KeptRows, decide_all
-from curate.emit import Emission, Extra, plan_shards
+from curate.emit import Emission, Extra, Stretch, plan_shards
 from curate.errors import CurateError
 from curate.featurefiles import FeatureFiles, feature_files
 from curate.features import Measurer, parse_delimiter
 from curate.measuring import Measuring
+from curate.memory import check_bound
 from curate.planning import Asked, Plan
 from curate.run import Report, Run, Running, report_again, report_of
 from curate.selection import Decider, with_thresholds
@@ -40,7 +44,9 @@ def run_plan(plan: Plan, running: Running) -> Report:
             held.enter_context(output.reading(plan.scanned))
         held.enter_context(output.writing(plan.folder))
         if done := output.finished(plan.folder, plan.record, overwrite=plan.overwrite):
-            return report_again(plan.folder, done)
+            return report_again(plan, done)
+        if running.memory is not None:
+            check_bound(running.memory)
         history = output.begin(plan.folder, plan.record, overwrite=plan.overwrite)
         run = Run(plan, history, running)
         with run.journaled():
@@ -97,7 +103,6 @@ def _select(decider: Decider, run: Run, began: float) -> Report:
         run.record["data"] = _emit(run, cut)
         if run.record["data"] is not None:
             return _finish(run, began, cut, bound.strata)
-        run.emitted = {}
         shutil.rmtree(output.staging(run.folder))
 
 
@@ -130,7 +135,9 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
     kept_rows = KeptRows(run.scanned / ".curate" / "features", run.selected)
     extra = _extra(run.record["config"]["annotate"], kept_rows, run.schema)
     plan = plan_shards(source.footers, kept_rows, run.record["config"]["shard_bytes"])
-    left = cut.kept - sum(file.rows for file in run.emitted.values())
+    run.record["decisions"] = _decisions(run, plan)
+    done = run.emitting_of(run.record["decisions"])
+    left = cut.kept - sum(file.rows for file in done.values())
     with run.progress("emit", int(source.all_bytes * left / max(1, cut.rows))) as progress:
         files = Emission(
             output.staging(folder),
@@ -143,7 +150,7 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
             progress,
             run.skips,
             run.memory,
-        ).run(plan, run.threads, run.emitted, run.note_emitted)
+        ).run(plan, run.threads, done, run.note_emitted)
     if files is None:
         return None
     written = sum(file.rows for file in files.values())
@@ -151,6 +158,12 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
         raise CurateError(f"{folder}: {cut.kept:,} rows kept but {written:,} written")
     output.publish(folder, files)
     return {name: file.as_dict() for name, file in files.items()}
+
+
+def _decisions(run: Run, plan: Sequence[Sequence[Stretch]]) -> str:
+    """A digest of which rows go where: files written for another one are not of this dataset."""
+    told = [run.record["selected"], [[astuple(stretch) for stretch in file] for file in plan]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None) -> Report:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -77,14 +78,18 @@ def read_footer(shard: Shard) -> RawFooter:
 
 def footer_of(file: pa.NativeFile, shard: Shard) -> RawFooter:
     """The same of a shard that is open."""
-    data = _footer_bytes(file, shard)
-    metadata = pq.read_metadata(pa.BufferReader(data))
-    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     try:
-        rows, groups = _parse(data, paths)
+        return _parsed(_footer_bytes(file, shard))
     except _UnsoundError as error:
         raise ShardError(f"{shard.path}: its footer is not sound: {error}") from None
-    _check_rows(shard, rows, groups)
+
+
+@lru_cache(maxsize=4)  # a shard is opened again for each unit of it
+def _parsed(data: bytes) -> RawFooter:
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    rows, groups = _parse(data, paths)
+    _check_rows(rows, groups)
     return RawFooter(metadata, groups, hashlib.sha256(data).hexdigest())
 
 
@@ -192,14 +197,11 @@ def _check_histograms(path: str, sizes: dict[int, Any], levels: tuple[int, int])
             raise _UnsoundError(f"`{path}` has counts of {len(counted)} levels, not {highest + 1}")
 
 
-def _check_rows(shard: Shard, rows: int, groups: Sequence[Group]) -> None:
+def _check_rows(rows: int, groups: Sequence[Group]) -> None:
     held = [group.rows for group in groups]
     if sum(held) != rows:
-        raise ShardError(
-            f"{shard.path}: its footer says {rows:,} rows, its row groups hold {sum(held):,}"
-        )
+        raise _UnsoundError(f"it says {rows:,} rows, its row groups hold {sum(held):,}")
     if max(held, default=0) > MAX_GROUP_ROWS:
-        raise ShardError(
-            f"{shard.path}: expected at most {MAX_GROUP_ROWS:,} rows in a row group, "
-            f"its footer says {max(held):,}"
+        raise _UnsoundError(
+            f"expected at most {MAX_GROUP_ROWS:,} rows in a row group, it says {max(held):,}"
         )

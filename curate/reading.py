@@ -145,13 +145,13 @@ class Demand:
         if exact.num_bytes <= room:
             return
         worst = max(exact.pages, key=lambda column: column.held())
-        first, last, decoded = worst.largest()
+        first, last, what = worst.largest()
         before = sum(group.rows for group in self.opened.footer.row_groups[: self.row_group])
         needed = mib(exact.num_bytes + overhead + allowance.taken)
         raise TooLargeError(
             f"{self.opened.shard.path}: row group {self.row_group}, rows {before + first:,} to "
-            f"{before + last:,}: a page of `{worst.column.path}` of {decoded:,} bytes; "
-            f"to read it takes about --memory {needed}, found {mib(allowance.bound)}"
+            f"{before + last:,}: {what}; to read it takes about --memory {needed}, "
+            f"found {mib(allowance.bound)}"
         )
 
 

@@ -1,6 +1,6 @@
 """A run under way: how it goes about it, what it has done, and what it tells at the end."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ Watch = Callable[[str, int], AbstractContextManager[Progress]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """
-    How a run goes about it, which does not change what comes out.
+    How a run goes about it, which does not change what comes out, save what is too large to read.
 
     `memory` bounds resident bytes, None for most of what is free; `say` hears what a user should
     know while the run goes on.
@@ -74,22 +74,17 @@ class Run:
         self.source, self.record, self.skips = plan.source, plan.record, plan.skips
         self.selected = plan.folder / ".curate" / "selection"
         self.journal = Journal(plan.folder)
-        self.measured, self.emitted = history.measured, history.emitted
+        self.measured = history.measured
+        self.emitting, self.emitted = history.emitting, history.emitted
         self.threads, self._watch = running.threads, running.watch
         self.memory = running.memory or int(DEFAULT_SHARE * free_bytes()) + resident_bytes()
-        if {*history.skipped} - {*self.skips.all()} and not self.skips.goes_on:
-            raise CurateError(
-                f"{plan.folder}: its run left out what it could not read; go on with --on-error "
-                "quarantine, or start anew with --overwrite"
-            )
-        self.skips.know(history.skipped)
-        self.skips.check()
+        _admit(plan, history.skipped)
         self.skips.note = self.journal.skipped
-        if history.begun:
-            running.say(
-                f"going on: {len(history.measured):,} of {len(self.source.shards):,} shards are "
-                f"measured, {len(history.emitted):,} files of the dataset written"
-            )
+        if history.measured or history.emitted:
+            shards = f"{len(history.measured):,} of {len(self.source.shards):,} shards are measured"
+            parts = [shards] if plan.asked is not None else []
+            parts += [f"{len(history.emitted):,} files of the dataset are written"]
+            running.say(f"going on: {', '.join(parts)}")
 
     @contextmanager
     def journaled(self) -> Iterator[None]:
@@ -100,7 +95,7 @@ class Run:
         except BaseException as error:
             with suppress(OSError):  # as on a disk that is full
                 self.journal.ended(str(error) or type(error).__name__)
-            error.add_note("the same command goes on from here")
+            error.add_note("before the run was whole; the same command goes on from here")
             raise
 
     @contextmanager
@@ -118,9 +113,27 @@ class Run:
         self.journal.measured(shard, files)
         self.measured[shard] = dict(files)
 
+    def emitting_of(self, decisions: str) -> dict[str, FileRecord]:
+        """The files of the dataset of these decisions that are whole already."""
+        if decisions != self.emitting:
+            self.emitting, self.emitted = decisions, {}
+            self.journal.emitting(decisions)
+        return self.emitted
+
     def note_emitted(self, name: str, file: FileRecord) -> None:
         """A file of the dataset is whole."""
         self.journal.emitted(name, file)
+
+
+def _admit(plan: Plan, skipped: Sequence[Skipped]) -> None:
+    """Take over what a run has left out before, if that is put up with."""
+    if {*skipped} - {*plan.skips.all()} and not plan.skips.goes_on:
+        raise CurateError(
+            f"{plan.folder}: its run left out what it could not read; go on with --on-error "
+            "quarantine, or start anew with --overwrite"
+        )
+    plan.skips.know(skipped)
+    plan.skips.check()
 
 
 def report_of(folder: Path, record: manifest.Manifest, **more: Any) -> Report:
@@ -135,8 +148,10 @@ def report_of(folder: Path, record: manifest.Manifest, **more: Any) -> Report:
     )
 
 
-def report_again(folder: Path, record: manifest.Manifest) -> Report:
+def report_again(plan: Plan, record: manifest.Manifest) -> Report:
     """The report of a run that was whole before."""
+    folder = plan.folder
+    _admit(plan, [Skipped(**skipped) for skipped in record["skipped"]])
     journal.path_of(folder).unlink(missing_ok=True)  # where a kill came just before that
     forget(folder)
     return report_of(folder, record, again=True)

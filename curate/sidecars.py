@@ -116,8 +116,19 @@ class ShardSidecars:
                 self._write_held(unit)
 
     def finish(self, unit: int) -> bool:
-        """Note that a unit is done; True for the last one of the shard."""
+        """
+        Note that a unit is done; True for the last one of the shard.
+
+        Waits for its turn where units before it have left much behind, as nobody counts that.
+        """
         with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    unit == self._turn
+                    or self._is_over()
+                    or sum(map(self._held_bytes, self._finished)) <= HELD_BYTES
+                )
+            )
             self._finished.add(unit)
             while self._turn in self._finished and not self.spoiled:
                 self._write_held(self._turn)
@@ -152,7 +163,7 @@ class ShardSidecars:
         return self.spoiled or self._stop.is_set()
 
     def _held_bytes(self, unit: int) -> int:
-        return sum(table.nbytes for _, table in self._held[unit])
+        return sum(table.nbytes for _, table in self._held.get(unit, ()))
 
     def _write_held(self, unit: int) -> None:
         for name, table in self._held.pop(unit, []):

@@ -77,11 +77,9 @@ class Skips:
     def add(self, skipped: Skipped) -> None:
         """Leave something out. Raises CurateError once the budget is spent."""
         with self._lock:
-            in_shard = self._each.setdefault(skipped.shard, {})
-            if skipped.row_group not in in_shard:
-                self.note(skipped)
-            in_shard[skipped.row_group] = skipped
+            self._each.setdefault(skipped.shard, {})[skipped.row_group] = skipped
         self.check()
+        self.note(skipped)
 
     def check(self) -> None:
         """Raise CurateError where more is left out than the budget allows."""

@@ -52,12 +52,12 @@ class Status:
 def status(folder: str | Path) -> Status:
     """How far the run in a folder is. Raises OutputError where there is none."""
     place = Path(folder)
+    with output.locked(place) as free:
+        running = not free
     record = manifest.read(place)
     if record["state"] == "complete":
         history = output.history_of(record)
         return Status(state="complete", seconds=record["seconds"], **_done(record, history))
-    with output.locked(place) as free:
-        running = not free
     history, beat = journal.read(place), _read_beat(place)
     told: dict[str, Any] = {"state": "running" if running else "stopped"}
     if beat is not None:

@@ -2,11 +2,12 @@
 What a run left, read again and held against its manifest.
 
 Two kinds of checks: that each file is byte for byte what was written, and that the account closes
-when the rows are counted anew, down to the dataset's n-th trace being as long as the n-th kept one.
+when the rows are counted anew, down to the dataset's n-th row having the id of the n-th kept one
+(if the scan was told of ids) and a trace as long.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate import manifest
+from curate import manifest, output
 from curate.buffers import text_buffers
 from curate.errors import OutputError
 from curate.featurefiles import feature_files, file_chunks
@@ -53,6 +54,12 @@ def verify(folder: str | Path, threads: int) -> Verified:
     Costs a reading of every file, and a decoding of the dataset's traces.
     """
     place = Path(folder)
+    manifest.read(place)
+    with output.reading(place):
+        return _verify(place, threads)
+
+
+def _verify(place: Path, threads: int) -> Verified:
     record = manifest.read_complete(place)
     found = Verified()
     files = manifest.files_of(place, record)
@@ -91,11 +98,17 @@ def _difference(path: Path, told: FileRecord, now: FileRecord | None) -> str:
 
 def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterator[str]:
     """Count the rows anew, shard by shard; what does not add up."""
-    kept_bytes: list[np.ndarray] = []
+    kept: list[pl.DataFrame] = []
     scanned = Path(record["scan"] or folder)
-    features = feature_files(scanned, len(record["shards"]))
+    try:
+        features = feature_files(scanned, len(record["shards"]))
+    except OutputError:
+        yield f"{scanned}: the scan that this was selected from is gone, so no row is counted"
+        return
+    if len(record["skipped"]) != record["counts"]["units_skipped"]:
+        yield f"{folder}: the manifest does not list as much as it counts of what was not read"
     for shard, (told, file) in enumerate(zip(record["shards"], features, strict=True)):
-        chunks = list(file_chunks(file, ["row", "verdict", "bytes", "steps"]))
+        chunks = list(file_chunks(file, ["row", "verdict", "bytes", "steps", "id"]))
         table = pl.concat(chunks) if chunks else None
         rows = table.height if table is not None else 0
         found.rows += rows
@@ -104,7 +117,7 @@ def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterat
         if record["config"]["limit"] is None and rows != told["rows"]:
             yield f"{file}: expected {told['rows']:,} rows as in {told['path']}, found {rows:,}"
         if table is not None:
-            yield from _shard_account(folder, record, shard, table, found, kept_bytes)
+            yield from _shard_account(folder, record, shard, table, found, kept)
     counts = {
         "rows": found.rows,
         "kept": found.kept,
@@ -117,8 +130,8 @@ def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterat
     if found.rows != found.kept + found.rejected.total() + found.quarantined.total():
         yield f"{folder}: {found.rows:,} rows are not what was kept, rejected and quarantined"
     if record["rule"] is not None:
-        column = record["config"]["columns"]["trace"]
-        yield from _same_traces(folder, record["data"], column, np.concatenate([*kept_bytes, []]))
+        expected = pl.concat(kept) if kept else pl.DataFrame({"bytes": [], "id": []})
+        yield from _same_rows(folder, record, expected)
 
 
 def _shard_account(
@@ -127,7 +140,7 @@ def _shard_account(
     shard: int,
     table: pl.DataFrame,
     found: Verified,
-    kept_bytes: list[np.ndarray],
+    kept: list[pl.DataFrame],
 ) -> Iterator[str]:
     name = f"{shard:05d}.parquet"
     unread = table["verdict"] != "ok"
@@ -154,31 +167,34 @@ def _shard_account(
         by_rule = reason in ("keep", "keep_null", "drop_top")
         (found.rejected if by_rule else found.quarantined)[reason] += count
     found.kept += int(decided["kept"].sum())
-    kept_bytes.append(table["bytes"].filter(decided["kept"]).to_numpy())
+    kept.append(table.select("bytes", "id").filter(decided["kept"]))
 
 
-def _same_traces(
-    folder: Path, files: Iterable[str], column: str, expected: np.ndarray
-) -> Iterator[str]:
-    """Whether the traces of the dataset are as long as those that were kept, in order."""
+def _same_rows(folder: Path, record: manifest.Manifest, kept: pl.DataFrame) -> Iterator[str]:
+    """Whether the rows of the dataset are those that were kept: their ids, and their lengths."""
+    trace, name = (record["config"]["columns"][column] for column in ("trace", "id"))
     at = 0
-    for name in files:
-        path = folder / "data" / name
-        for lengths in _trace_bytes(path, column):
-            if not np.array_equal(lengths, expected[at : at + len(lengths)]):
+    for file in record["data"]:
+        path = folder / "data" / file
+        for batch in _batches(path, [trace] if name is None else [trace, name]):
+            rows = kept.slice(at, batch.num_rows)
+            lengths = np.diff(text_buffers(batch.column(trace))[1])
+            if not np.array_equal(lengths, rows["bytes"].to_numpy()):
                 yield f"{path}: a trace is not as long as the one that was kept"
                 return
-            at += len(lengths)
-    if at != len(expected):
-        yield f"{folder / 'data'}: expected {len(expected):,} traces, found {at:,}"
+            if name is not None and batch.column(name).to_pylist() != rows["id"].to_list():
+                yield f"{path}: an id is not that of the row that was kept"
+                return
+            at += batch.num_rows
+    if at != kept.height:
+        yield f"{folder / 'data'}: expected {kept.height:,} rows, found {at:,}"
 
 
-def _trace_bytes(path: Path, column: str) -> Iterator[np.ndarray]:
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(
             path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
         ) as file:
-            for batch in file.iter_batches(READ_ROWS, columns=[column], use_threads=False):
-                yield np.diff(text_buffers(batch.column(0))[1])
+            yield from file.iter_batches(READ_ROWS, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise OutputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error

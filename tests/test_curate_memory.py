@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import CurateError
-from curate.memory import Allowance, free_bytes, resident_bytes
+from curate.memory import Allowance, check_bound, free_bytes, resident_bytes
 from curate.parallel import CancelledError
 from tests.command_line import COMMAND, only_line
 
@@ -65,7 +65,8 @@ def test_a_huge_trace_is_refused_by_name_and_read_with_more(tmp_path, dictionary
         if result.returncode == 0:
             break
         line = result.stderr.splitlines()[-1]
-        what = "row group 0, rows 0 to 2: a page of `trace` of 104,857,"
+        page = "dictionary" if dictionary else "page"
+        what = f"row group 0, rows 0 to 2: a {page} of `trace` of 104,857,"
         assert line.startswith(f"error: {path}: {what}")
         assert line.endswith(f"found {needed:,}MiB")
         needed = int(line.split("--memory ")[1].split("MiB")[0].replace(",", "")) + 64
@@ -141,7 +142,7 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
             text=True,
         )
     )
-    assert "row group 0, rows 0 to 0: a page of `trace` of 209,715,2" in line
+    assert "row group 0, rows 0 to 0: a dictionary of `trace` of 209,715,2" in line
 
 
 def test_too_little_memory_for_anything_is_said_at_once(tmp_path):
@@ -208,7 +209,8 @@ def test_who_waits_for_a_share_is_woken_when_the_run_stops():
 
 def test_no_share_is_left_of_too_little():
     with pytest.raises(CurateError, match="--memory: expected at least"):
-        Allowance(resident_bytes(), Event())
+        check_bound(resident_bytes())
+    check_bound(resident_bytes() + 200 * MIB)
 
 
 def test_free_memory_is_less_than_there_is():

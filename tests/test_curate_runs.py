@@ -89,7 +89,7 @@ def test_what_was_written_after_a_plan_is_not_replaced(tmp_path):
     plan = plan_scan([str(corpus)], out=tmp_path / "out", columns=Columns())
     curate.scan(corpus, out=tmp_path / "out", keep="true")
     with pytest.raises(
-        curate.OutputError, match="holds a run with another selection: was one, now none"
+        curate.OutputError, match="holds a run with another selection: was given, now not given"
     ):
         run_plan(plan, Running(threads=1))
     assert (tmp_path / "out/data/train-00000-of-00001.parquet").exists()

@@ -49,7 +49,7 @@ def test_a_trace_of_300_mb_is_refused_at_512_mib_and_read_at_3_gib(tmp_path):
     for options in ([], ["--keep", "true"]):
         result, _ = scanned(path, tmp_path / "out", 512, *options)
         assert result.returncode == 1
-        said = f"error: {path}: row group 0, rows 0 to 2: a page of `trace` of 300,000,0"
+        said = f"error: {path}: row group 0, rows 0 to 2: a dictionary of `trace` of 300,000,0"
         assert result.stderr.splitlines()[-1].startswith(said)
         result, _ = scanned(path, tmp_path / "out", 3072, *options)
         assert result.returncode == 0, result.stderr

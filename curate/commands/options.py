@@ -105,7 +105,7 @@ RUN = (
         "--max-bad-shards",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Stop once more than N shards cannot be read whole.",
+        help="Stop once more than N shards have a row group or more that cannot be read.",
     ),
     click.option(
         "--max-bad-rows",
@@ -118,7 +118,7 @@ RUN = (
         type=Size(),
         metavar="SIZE",
         help="Bound on resident memory, such as 1GiB; what does not fit is not read, as "
-        "--on-error says [default: four fifths of what is free].",
+        "--on-error says. At least some 350MiB. [default: four fifths of what is free]",
     ),
     click.option(
         "--threads",
