@@ -199,7 +199,11 @@ class Emission:
             footer = self._footers[stretch.shard]
             sizes = [group.all_bytes * (COPIES + 2) for group in footer.row_groups]
             large = [n for n, size in enumerate(sizes) if size + WRITER_MEMORY > self._share]
-            if large and (kept := {n for n, _ in self._kept_groups(stretch)} & {*large}):
+            if not large:
+                continue
+            mask = self._kept.mask(stretch.shard)
+            kept = {number for number, _ in self._kept_groups(stretch, mask)} & {*large}
+            if kept:
                 try:
                     with open_shard(self._shards[stretch.shard], footer, None) as opened:
                         found = opened.plan(sorted(kept), COPIES)[1]
@@ -251,9 +255,9 @@ class Emission:
         if held:
             yield pa.Table.from_batches(held)
 
-    def _kept_groups(self, stretch: Stretch) -> Iterator[tuple[int, int]]:
+    def _kept_groups(self, stretch: Stretch, mask: np.ndarray) -> Iterator[tuple[int, int]]:
         """The row groups that hold kept rows of a stretch, each with the row that it begins at."""
-        mask, stop = self._kept.mask(stretch.shard), 0
+        stop = 0
         for number, group in enumerate(self._footers[stretch.shard].row_groups):
             row, stop = stop, stop + group.rows
             if mask[max(row, stretch.first) : min(stop, stretch.stop)].any():
@@ -262,16 +266,18 @@ class Emission:
     def _kept_batches(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
         mask = self._kept.mask(stretch.shard)
         extra = self._extra.of(stretch.shard) if self._extra.fields else None
-        for row, batch in self._read_batches(stretch):
+        for row, batch in self._read_batches(stretch, mask):
             first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
             if first < last and (kept := mask[first:last]).any():
                 rows = batch.slice(first - row, last - first)
                 yield from self._complete(rows, kept, extra, first)
                 self._progress.add(int(kept.sum()), rows.nbytes)
 
-    def _read_batches(self, stretch: Stretch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def _read_batches(
+        self, stretch: Stretch, mask: np.ndarray
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches of the row groups that hold kept rows, each with the row it begins at."""
-        groups = list(self._kept_groups(stretch))
+        groups = list(self._kept_groups(stretch, mask))
         footer = self._footers[stretch.shard]
         try:
             with open_shard(self._shards[stretch.shard], footer, None) as opened:
@@ -284,13 +290,13 @@ class Emission:
                             if row >= stretch.stop:
                                 return
                     except ShardError as error:
-                        self._leave_out(stretch.shard, *groups[0], error)
+                        self._leave_out(stretch.shard, len(mask), *groups[0], error)
                     groups.pop(0)
         except ShardError as error:
             if not groups:
                 raise
             for group in groups:
-                self._leave_out(stretch.shard, *group, error)
+                self._leave_out(stretch.shard, len(mask), *group, error)
 
     def _group_batches(self, opened: OpenShard, number: int) -> Iterator[pa.RecordBatch]:
         batch_rows, demands = opened.plan([number], COPIES)
@@ -300,12 +306,13 @@ class Emission:
                 raise CancelledError
             yield batch
 
-    def _leave_out(self, shard: int, group: int, first_row: int, error: ShardError) -> None:
+    def _leave_out(
+        self, shard: int, taken: int, group: int, first_row: int, error: ShardError
+    ) -> None:
+        """Do without a row group of a shard of which so many rows are taken, or raise why."""
         if not self._skips.goes_on:
             raise error
-        rows = min(
-            self._footers[shard].row_groups[group].rows, len(self._kept.mask(shard)) - first_row
-        )
+        rows = min(self._footers[shard].row_groups[group].rows, taken - first_row)
         skipped = Skipped("emit", shard, group, first_row, rows, error.reason, str(error))
         self._skips.add(skipped)
         self.spoiled = True

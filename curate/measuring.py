@@ -14,25 +14,18 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 
-import numpy as np
 import pyarrow as pa
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError, TooLargeError
-from curate.features import (
-    LOCATOR,
-    STEP_OPTIONS,
-    Measured,
-    Measurer,
-    quarantine_schema,
-    step_schema,
-)
+from curate.features import STEP_OPTIONS, Measured, Measurer, quarantine_schema
 from curate.footers import Footer
 from curate.memory import Allowance, check_bound, mib
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
 from curate.reading import OpenShard, open_shard
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
+from curate.sidecartables import SidecarTables
 from curate.skipping import Skipped, Skips
 from curate.units import Columns, Unit, plan_units
 from curate.wholefile import FileRecord
@@ -70,11 +63,11 @@ class Measuring:
         steps: bool,
     ) -> None:
         self._shards, self._footers, self._rows = shards, footers, rows
-        self._columns, self._schema = columns, schema
+        self._columns = columns
         self._beside = columns.beside_trace()
         self._read = list(dict.fromkeys([columns.trace, *self._beside]))
         self._measurer, self._progress = measurer, progress
-        self._step_schema = step_schema(measurer.categories) if steps else None
+        self._tables, self._steps = SidecarTables(columns, schema, measurer), steps
         self._folder, self._skips, self._done = folder, skips, done
         self._stop = Event()
         measurer.measure(pa.array([""]))  # so that kernels are loaded, as they take memory too
@@ -123,7 +116,7 @@ class Measuring:
             with self._allowance.turn(job) as take:
                 failed = None
                 try:
-                    for name, table in self._tables(unit, take, self._progress):
+                    for name, table in self._measured(unit, take, self._progress):
                         sidecars.put(unit.number, name, table)
                 except (ShardError, SchemaError) as error:
                     failed = error.with_traceback(None)  # which would hold what was read
@@ -160,7 +153,7 @@ class Measuring:
         found: list[tuple[Unit, ShardError | SchemaError]] = []
         for single in singles:
             try:
-                for _ in self._tables(single, lambda num_bytes: None, Silent()):
+                for _ in self._measured(single, lambda num_bytes: None, Silent()):
                     pass
             except (ShardError, SchemaError) as failure:
                 found.append((single, failure.with_traceback(None)))
@@ -190,9 +183,10 @@ class Measuring:
 
         sinks: dict[str, ParquetSink] = {}
         try:
-            sinks["features"] = ParquetSink(path("features"), self._schema)
-            if self._step_schema is not None:
-                sinks["steps"] = ParquetSink(path("steps"), self._step_schema, **STEP_OPTIONS)
+            sinks["features"] = ParquetSink(path("features"), self._tables.schema)
+            if self._steps:
+                schema = self._tables.step_schema
+                sinks["steps"] = ParquetSink(path("steps"), schema, **STEP_OPTIONS)
             if self._skips.in_shard(shard):
                 sinks["quarantine"] = ParquetSink(path("quarantine"), quarantine_schema())
         except BaseException:
@@ -201,12 +195,17 @@ class Measuring:
             raise
         return sinks
 
-    def _tables(
+    def _measured(
         self, unit: Unit, take: Callable[[int], None], progress: Progress
     ) -> Iterator[tuple[str, pa.Table]]:
         """The rows of a unit, measured, as tables for the sidecars."""
         if unit.skipped is not None:
-            yield from self._unread(unit, unit.skipped)
+            shard, stop = self._shards[unit.shard], unit.first_row + unit.rows
+            for first in range(unit.first_row, stop, FLUSH_ROWS):
+                rows = min(FLUSH_ROWS, stop - first)
+                tables = self._tables.unread(shard, first, rows, unit.skipped)
+                yield from zip(("features", "quarantine"), tables, strict=True)
+                progress.add(rows, 0)
             return
         held: list[tuple[pa.RecordBatch, Measured]] = []
         first, held_bytes = unit.first_row, 0
@@ -231,9 +230,9 @@ class Measuring:
         beside = pa.Table.from_batches([batch for batch, _ in held])
         measured = [each for _, each in held]
         held.clear()
-        yield "features", self._features(shard, first, beside, measured)
-        if self._step_schema is not None:
-            yield "steps", self._steps(shard, first, measured)
+        yield "features", self._tables.features(self._shards[shard], first, beside, measured)
+        if self._steps:
+            yield "steps", self._tables.steps(self._shards[shard], first, measured)
 
     def _rows_of(
         self, unit: Unit, take: Callable[[int], None]
@@ -272,74 +271,3 @@ class Measuring:
                 f"steps take about {mib(needed)} to write down, found {mib(room)} left of "
                 f"--memory {mib(self._allowance.bound)} for a thread"
             )
-
-    def _unread(self, unit: Unit, skipped: Skipped) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of what could not be read, as the sidecars hold them."""
-        stop = unit.first_row + unit.rows
-        for first in range(unit.first_row, stop, FLUSH_ROWS):
-            rows = min(FLUSH_ROWS, stop - first)
-            locator = self._locator(unit.shard, first, rows)
-            columns = {name: column for (name, _), column in zip(LOCATOR, locator, strict=True)}
-            columns |= self._measurer.unread(rows, skipped.reason)
-            yield (
-                "features",
-                pa.table(
-                    [columns.get(field.name, pa.nulls(rows, field.type)) for field in self._schema],
-                    schema=self._schema,
-                ),
-            )
-            told = [pa.repeat(text, rows) for text in (skipped.reason, skipped.detail)]
-            yield "quarantine", pa.table([*locator, *told], schema=quarantine_schema())
-            self._progress.add(rows, 0)
-
-    def _features(
-        self, shard: int, row: int, beside: pa.Table, measured: Sequence[Measured]
-    ) -> pa.Table:
-        rows = sum(each.num_traces for each in measured)
-        columns = self._locator(shard, row, rows)
-        for name, column in self._columns.named().items():
-            kind = self._schema.field(name).type
-            columns.append(
-                pa.nulls(rows, kind) if column is None else self._value(shard, beside, column)
-            )
-        columns += [self._value(shard, beside, column) for column in self._columns.carry]
-        return pa.Table.from_arrays(
-            [*columns, *self._measurer.features(measured)], schema=self._schema
-        )
-
-    def _locator(self, shard: int, row: int, rows: int) -> list[pa.Array]:
-        return [
-            pa.repeat(pa.scalar(self._shards[shard].name), rows),
-            pa.array(np.arange(row, row + rows)),
-            pa.repeat(pa.scalar(0, pa.int32()), rows),
-        ]
-
-    def _value(self, shard: int, beside: pa.Table, column: str) -> pa.Array:
-        array = pa.chunked_array(
-            [
-                chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
-                for chunk in beside.column(column).chunks
-            ]
-        )
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid:
-            path = self._shards[shard].path
-            raise SchemaError(f"{path}: column `{column}` holds text that is not UTF-8") from None
-        return array
-
-    def _steps(self, shard: int, row: int, measured: Sequence[Measured]) -> pa.Table:
-        per_trace = np.concatenate([each.counts.steps for each in measured])
-        total = int(per_trace.sum())
-        first = np.repeat((np.cumsum(per_trace) - per_trace).astype(np.int32), per_trace)
-        columns = [
-            pa.DictionaryArray.from_arrays(
-                pa.array(np.zeros(total, np.int32)), [self._shards[shard].name]
-            ),
-            pa.array(np.repeat(np.arange(row, row + len(per_trace)), per_trace)),
-            pa.array(np.zeros(total, np.int32)),
-            pa.array(np.arange(total, dtype=np.int32) - first),
-        ]
-        return pa.Table.from_arrays(
-            [*columns, *self._measurer.steps(measured)], schema=self._step_schema
-        )
