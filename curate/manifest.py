@@ -6,6 +6,7 @@ under a temporary name first. What is between the two is in the journal.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ COUNTS = {
     "units_skipped": int,
 }
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a path may hold and UTF-8 may not."""
+
 OPTIONS = {
     "trace": "--column",
     "shard_bytes": "--shard-size",
@@ -154,7 +158,7 @@ def _contradiction(manifest: Manifest) -> str | None:
     if not 1 <= len(categories) <= MAX_CATEGORIES or not all(map(NAME.fullmatch, categories)):
         wrong = "lexicon.categories"
     for category, phrase, _ in manifest["lexicon"]["patterns"]:
-        if category >= len(categories) or not phrase:
+        if category >= len(categories) or not phrase or SURROGATE.search(phrase):
             wrong = "lexicon.patterns"
     return wrong
 

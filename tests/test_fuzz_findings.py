@@ -81,6 +81,7 @@ FINDINGS = [
             ("patterns", [[0, 1, False]], "a pattern that is no text"),
             ("patterns", [[99, "x", False]], "a pattern of no category"),
             ("patterns", [[0, "\ud800", False]], "a pattern of half a letter"),
+            ("patterns", [[0, "\udc80", False]], "a pattern of a byte that is no text"),
             ("categories", [], "no category"),
             ("categories", ["\ud800"] * 16, "a category of half a letter"),
         ]
