@@ -45,7 +45,6 @@ class History:
     emitting: str | None = None  # which decisions the emitted files are of
     emitted: Files = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
-    begun: list[float] = field(default_factory=list)  # seconds since 1970, one for each start
     ended: str | None = None  # the last word of a run that did not get through
 
 
@@ -150,7 +149,6 @@ def _take(history: History, line: Any) -> None:
         if skipped.stage == "scan":
             history.measured.pop(skipped.shard, None)
     elif kind == "begun":
-        history.begun.append(line["begun"])
-        history.ended = None
+        history.ended = None  # of the run before
     else:
         history.ended = line["ended"]

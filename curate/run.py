@@ -83,7 +83,7 @@ class Run:
         if history.measured or history.emitted:
             shards = f"{len(history.measured):,} of {len(self.source.shards):,} shards are measured"
             parts = [shards] if plan.asked is not None else []
-            parts += [f"{len(history.emitted):,} files of the dataset are written"]
+            parts += [f"files of the dataset written: {len(history.emitted):,}"]
             running.say(f"going on: {', '.join(parts)}")
 
     @contextmanager

@@ -239,7 +239,7 @@ def test_what_is_done_is_not_done_again(ground, tmp_path, run_here):
     result = run_here(*scan(ground, out))
     check_whole(result, out, ground)
     going_on = (
-        f"going on: {SHARDS} of {SHARDS} shards are measured, 1 files of the dataset are written"
+        f"going on: {SHARDS} of {SHARDS} shards are measured, files of the dataset written: 1"
     )
     assert result.stderr.splitlines()[0] == going_on
     assert {path: path.stat().st_mtime_ns for path in features} == features
