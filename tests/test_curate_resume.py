@@ -447,8 +447,7 @@ def test_a_selection_with_something_else_is_refused(
     ground, tmp_path, run_here, options, told, state
 ):
     out, arguments = tmp_path / "out", select(ground, tmp_path / "out")
-    before = "os.rename .curate/data/" if state == "killed" else None
-    forked(tmp_path, *arguments, before=before, nth=2)
+    forked(tmp_path, *arguments, before=DATA if state == "killed" else None)
     left = tree(out)
     line = only_line(run_here(*arguments, *options))
     assert line.startswith(f"{out}: holds a run with another {told}")
