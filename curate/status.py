@@ -52,9 +52,10 @@ class Status:
 def status(folder: str | Path) -> Status:
     """How far the run in a folder is. Raises OutputError where there is none."""
     place = Path(folder)
+    manifest.read(place)  # or there is nothing to ask about
     with output.locked(place) as free:
         running = not free
-    record = manifest.read(place)
+    record = manifest.read(place)  # of after that, as a run that was at work may be whole by now
     if record["state"] == "complete":
         history = output.history_of(record)
         return Status(state="complete", seconds=record["seconds"], **_done(record, history))

@@ -198,8 +198,9 @@ def test_an_account_that_does_not_close_is_told(ground, tmp_path, name):
 
 @pytest.mark.parametrize("command", ["verify", "status"])
 def test_a_folder_without_a_run_is_one_line(tmp_path, run_here, command):
-    line = only_line(run_here(command, tmp_path))
-    assert line == f"{tmp_path}: expected the output of `curate scan`, found no manifest"
+    for folder in (tmp_path, tmp_path / "none"):
+        line = only_line(run_here(command, folder))
+        assert line == f"{folder}: expected the output of `curate scan`, found no manifest"
 
 
 def test_a_run_that_is_not_whole_cannot_be_verified(ground, tmp_path, run_here):
