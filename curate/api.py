@@ -2,15 +2,20 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from curate.errors import CurateError
+from curate.errors import CurateError, SelectionError
+from curate.formats import Form
+from curate.layout import Where
 from curate.pipeline import run_plan
 from curate.planning import SHARD_BYTES, plan_scan, plan_select
 from curate.run import Report, Running
 from curate.selection import Selection
 from curate.skipping import OnError
+from curate.trainers import LAYOUTS as FORMATS
 from curate.units import Columns
+from curate.verdicts import ACCEPTED
 
 
 def default_threads() -> int:
@@ -19,13 +24,33 @@ def default_threads() -> int:
 
 
 def selection_of(
-    keep: str | None, drop_top: str | float | None, rank_by: str | None, within: Sequence[str]
+    keep: str | None,
+    drop_top: str | float | None,
+    rank_by: str | None,
+    within: Sequence[str],
+    accept: Sequence[str],
 ) -> Selection | None:
     """The rule that these options ask for, None for none. Raises SelectionError."""
-    share = None if drop_top is None else str(drop_top)
-    rule = Selection(keep=keep, drop_top=share, rank_by=rank_by, within=_names(within))
+    rule = Selection(
+        keep=keep,
+        drop_top=None if drop_top is None else str(drop_top),
+        rank_by=rank_by,
+        within=_names(within),
+        accept=_names(accept) or ACCEPTED,
+    )
     rule.check()
+    if not rule and accept:
+        raise SelectionError("--accept: expected together with a selection, as --keep true")
     return rule if rule else None
+
+
+def form_of(format: str, thinking: str) -> Form:
+    """The format of a dataset's rows, as the options ask."""
+    if format not in FORMATS:
+        raise CurateError(f"format: expected one of {', '.join(FORMATS)}, found {format!r}")
+    if thinking not in ("keep", "strip"):
+        raise CurateError(f"thinking: expected `keep` or `strip`, found {thinking!r}")
+    return Form(format=format, thinking=thinking == "keep")
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
@@ -59,7 +84,10 @@ def scan(
     corpus: str | Path | Sequence[str | Path],
     *,
     out: str | Path,
-    column: str = "trace",
+    column: str | None = None,
+    preset: str | None = None,
+    layout: str | Path | None = None,
+    answer: str | None = None,
     id: str | None = None,
     problem: str | None = None,
     teacher: str | None = None,
@@ -73,6 +101,9 @@ def scan(
     drop_top: str | float | None = None,
     rank_by: str | None = None,
     within: Sequence[str] = (),
+    accept: Sequence[str] = (),
+    format: str = "original",
+    thinking: str = "keep",
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     split: str | None = None,
@@ -96,18 +127,19 @@ def scan(
     running = running_of(threads, memory)
     _check_count("limit", limit)
     _check_count("shard_bytes", shard_bytes)
-    columns = Columns(
-        trace=column, id=id, problem=problem, teacher=teacher, correct=correct, carry=_names(carry)
-    )
+    columns = Columns(id=id, problem=problem, teacher=teacher, correct=correct, carry=_names(carry))
+    told = None if layout is None else str(layout)
     plan = plan_scan(
         [str(path) for path in given],
         out=out,
+        where=Where(column=column, preset=preset, layout=told, answer=answer),
         columns=columns,
         lexicon=lexicon,
         delimiter=delimiter,
         steps=steps,
         repeats=repeats,
-        selection=selection_of(keep, drop_top, rank_by, within),
+        selection=selection_of(keep, drop_top, rank_by, within, accept),
+        form=form_of(format, thinking),
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         split=split,
@@ -126,6 +158,9 @@ def select(
     drop_top: str | float | None = None,
     rank_by: str | None = None,
     within: Sequence[str] = (),
+    accept: Sequence[str] = (),
+    format: str = "original",
+    thinking: str = "keep",
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     on_error: str = "stop",
@@ -137,12 +172,15 @@ def select(
 ) -> Report:
     """Select from the features that a scan left, without scanning again: `curate select`."""
     _check_count("shard_bytes", shard_bytes)
-    rule = selection_of(keep, drop_top, rank_by, within) or Selection(keep="true")
+    rule = selection_of(keep, drop_top, rank_by, within, ()) or Selection(keep="true")
+    rule = replace(rule, accept=_names(accept) or ACCEPTED)
+    rule.check()
     running = running_of(threads, memory)
     plan = plan_select(
         scanned,
         out=out,
         selection=rule,
+        form=form_of(format, thinking),
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),

@@ -48,8 +48,8 @@ Rows are whole rows of the corpus, in its order, untouched.
 
 Made by curate {manifest["version"]} from {len(manifest["shards"]):,} shards
 (their names, sizes and fingerprints are in `.curate/manifest.json`).
-Traces are the column {code(config["columns"]["trace"])}, cut into steps by
-{code(config["delimiter"])}, measured with the lexicon {code(lexicon["name"])},
+Traces are read from {code(config["layout"]["trace"])} (layout {code(config["layout"]["name"])}),
+cut into steps by {code(config["delimiter"])}, measured with the lexicon {code(lexicon["name"])},
 version {code(str(lexicon["version"]))} (`{lexicon["hash"][:16]}`).
 `.curate/selection/` says of every row whether it was kept, and why not.
 """

@@ -57,8 +57,8 @@ def _selection_schema(features: pa.Schema) -> pa.Schema:
 class KeptRows:
     """What the sidecars say of each shard, for `curate.emit`."""
 
-    def __init__(self, features: Path, selection: Path) -> None:
-        self._features, self._selection = features, selection
+    def __init__(self, features: Path, selection: Path, *, elements: bool) -> None:
+        self._features, self._selection, self._elements = features, selection, elements
 
     def mask(self, shard: int) -> np.ndarray:
         """Which rows of a shard are kept: bool[rows]."""
@@ -67,6 +67,15 @@ class KeptRows:
     def trace_bytes(self, shard: int) -> np.ndarray:
         """Bytes of each trace of a shard: int64[rows]."""
         return self._column(self._features, shard, "bytes")
+
+    def places(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row of the corpus and item of each trace: int64[rows], int32[rows]."""
+        if self._elements:
+            return self._column(self._features, shard, "row"), self._column(
+                self._features, shard, "item"
+            )
+        count = pq.read_metadata(self._features / f"{shard:05d}.parquet").num_rows
+        return np.arange(count), np.zeros(count, np.int32)
 
     def features(self, shard: int, names: Sequence[str]) -> pa.Table:
         """Features of a shard's rows."""

@@ -1,5 +1,5 @@
 """
-The kept rows as a dataset: whole rows of the corpus, in its order, untouched.
+The kept rows as a dataset, in the order of the corpus: whole rows, untouched, or converted.
 
 Output shards are planned before the first is written, as their number is part of their names: each
 is a run of kept rows of about the same bytes. They are then written side by side, each on a thread
@@ -22,13 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus import Shard
-from curate.errors import CurateError, ShardError
+from curate.errors import CurateError, SchemaError, ShardError
 from curate.footers import Footer
 from curate.memory import Allowance
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
+from curate.rawfooter import first_line, is_of_any
 from curate.reading import OpenShard, open_shard
 from curate.skipping import Skipped, Skips
+from curate.traces import RowError
 from curate.wholefile import FileRecord, part_of, settle_parquet
 
 ROW_GROUP_BYTES = 48 << 20
@@ -37,8 +39,8 @@ ROW_GROUP_BYTES = 48 << 20
 WRITER_MEMORY = 3 * ROW_GROUP_BYTES // 2
 """What a writer holds: a row group, and that row group encoded."""
 
-COPIES = 4
-"""Of a batch: read, filtered, gathered and encoded."""
+COPIES, CONVERTED_COPIES = 4, 3
+"""Of a batch: read, filtered, gathered and encoded; and more where its texts are joined anew."""
 
 COMPRESSION_LEVEL = 3
 
@@ -49,12 +51,23 @@ a page holds 35 MB, which every later reader must decode at once."""
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows `first` to `stop` of one input shard, half-open, of which so many are kept."""
+    """Traces `first` to `stop` of one input shard, half-open, of which so many are kept."""
 
     shard: int
     first: int
     stop: int
     kept: int
+
+
+class Converter(Protocol):
+    """Makes rows of another format, of a `schema`, from the kept traces of a batch."""
+
+    schema: pa.Schema
+
+    def __call__(
+        self, batch: pa.RecordBatch, rows: np.ndarray, items: np.ndarray
+    ) -> pa.RecordBatch:
+        """The rows and items of the batch's kept traces, int64[n] and int32[n] -> n rows."""
 
 
 class Kept(Protocol):
@@ -65,6 +78,9 @@ class Kept(Protocol):
 
     def trace_bytes(self, shard: int) -> np.ndarray:
         """The bytes of each trace: int64[rows]."""
+
+    def places(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """The row of the corpus and the item that each stands for: int64[rows], int32[rows]."""
 
 
 def plan_shards(footers: Sequence[Footer], kept: Kept, shard_bytes: int) -> list[list[Stretch]]:
@@ -105,8 +121,8 @@ def _weights(footer: Footer, kept: Kept, shard: int) -> np.ndarray:
     """Bytes of each row of an input shard, 0 for those not kept: int64[rows]."""
     mask = kept.mask(shard)
     other = [max(0, g.all_bytes - g.trace_bytes) // max(1, g.rows) + 1 for g in footer.row_groups]
-    beside = np.repeat(other, [group.rows for group in footer.row_groups])[: len(mask)]
-    return np.where(mask, kept.trace_bytes(shard) + beside, 0)
+    beside = np.repeat(np.array(other, np.int64), [group.rows for group in footer.row_groups])
+    return np.where(mask, kept.trace_bytes(shard) + beside[kept.places(shard)[0]], 0)
 
 
 Note = Callable[[str, FileRecord], None]
@@ -135,7 +151,8 @@ class Emission:
         shards: Sequence[Shard],
         footers: Sequence[Footer],
         schema: pa.Schema,
-        trace_column: str,
+        long_columns: Sequence[str],
+        convert: Converter | None,
         kept: Kept,
         extra: Extra,
         progress: Progress,
@@ -146,8 +163,11 @@ class Emission:
         self._shards, self._footers, self._kept = shards, footers, kept
         self._extra, self._progress = extra, progress
         self._skips, self._memory = skips, memory
-        self._schema = _extended(schema, extra.fields)
-        self._short = [path for path in _leaves(self._schema) if path != trace_column]
+        self._convert = convert
+        self._copies = COPIES if convert is None else COPIES + CONVERTED_COPIES
+        self._schema = _extended(schema if convert is None else convert.schema, extra.fields)
+        leaves = _leaves(self._schema)
+        self._short = [path for path in leaves if not is_of_any(path, long_columns)]
         self._filterable = all(_is_filterable(field.type) for field in schema)
         self._stop = Event()
         self.spoiled = False
@@ -197,16 +217,15 @@ class Emission:
         most = 0
         for stretch in stretches:
             footer = self._footers[stretch.shard]
-            sizes = [group.all_bytes * (COPIES + 2) for group in footer.row_groups]
+            sizes = [group.all_bytes * (self._copies + 2) for group in footer.row_groups]
             large = [n for n, size in enumerate(sizes) if size + WRITER_MEMORY > self._share]
             if not large:
                 continue
-            mask = self._kept.mask(stretch.shard)
-            kept = {number for number, _ in self._kept_groups(stretch, mask)} & {*large}
+            kept = {number for number, _ in self._kept_groups(stretch)} & {*large}
             if kept:
                 try:
                     with open_shard(self._shards[stretch.shard], footer, None) as opened:
-                        found = opened.plan(sorted(kept), COPIES)[1]
+                        found = opened.plan(sorted(kept), self._copies)[1]
                     most = max(most, *(demand.num_bytes for demand in found))
                 except ShardError:  # said where it is read
                     continue
@@ -255,30 +274,65 @@ class Emission:
         if held:
             yield pa.Table.from_batches(held)
 
-    def _kept_groups(self, stretch: Stretch, mask: np.ndarray) -> Iterator[tuple[int, int]]:
+    def _kept_groups(self, stretch: Stretch) -> Iterator[tuple[int, int]]:
         """The row groups that hold kept rows of a stretch, each with the row that it begins at."""
+        mask, (rows, _) = self._kept.mask(stretch.shard), self._kept.places(stretch.shard)
         stop = 0
         for number, group in enumerate(self._footers[stretch.shard].row_groups):
             row, stop = stop, stop + group.rows
-            if mask[max(row, stretch.first) : min(stop, stretch.stop)].any():
+            first, last = np.searchsorted(rows, [row, stop])
+            if mask[max(first, stretch.first) : min(last, stretch.stop)].any():
                 yield number, row
 
     def _kept_batches(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
-        mask = self._kept.mask(stretch.shard)
+        mask, (rows, items) = self._kept.mask(stretch.shard), self._kept.places(stretch.shard)
         extra = self._extra.of(stretch.shard) if self._extra.fields else None
-        for row, batch in self._read_batches(stretch, mask):
-            first, last = max(row, stretch.first), min(row + batch.num_rows, stretch.stop)
+        for row, batch in self._read_batches(stretch, rows):
+            begin, end = np.searchsorted(rows, [row, row + batch.num_rows]).tolist()
+            first, last = max(begin, stretch.first), min(end, stretch.stop)
             if first < last and (kept := mask[first:last]).any():
-                rows = batch.slice(first - row, last - first)
-                yield from self._complete(rows, kept, extra, first)
-                self._progress.add(int(kept.sum()), rows.nbytes)
+                if self._convert is None:
+                    taken = batch.slice(first - row, last - first)
+                    yield from self._complete(taken, kept, extra, first)
+                else:
+                    which = first + np.flatnonzero(kept)
+                    path = self._shards[stretch.shard].path
+                    yield self._converted(path, batch, row, which, rows, items, extra)
+                self._progress.add(int(kept.sum()), batch.nbytes)
+
+    def _converted(
+        self,
+        path: str,
+        batch: pa.RecordBatch,
+        row: int,
+        which: np.ndarray,
+        rows: np.ndarray,
+        items: np.ndarray,
+        extra: pa.Table | None,
+    ) -> pa.RecordBatch:
+        """Some traces of a batch that begins at `row`, in the format that was asked for."""
+        assert self._convert is not None
+        try:
+            made = self._convert(batch, rows[which] - row, items[which])
+        except RowError as error:
+            raise SchemaError(f"{path}: row {row + error.row:,}: {error}") from None
+        except pa.ArrowInvalid as error:
+            last = row + batch.num_rows - 1
+            what = f"rows {row:,} to {last:,} cannot be converted: {first_line(error)}"
+            raise SchemaError(f"{path}: {what}") from None
+        columns = made.columns
+        if extra is not None:
+            added = extra.take(pa.array(which)).combine_chunks()
+            columns = [*columns, *(column.chunk(0) for column in added.columns)]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _read_batches(
-        self, stretch: Stretch, mask: np.ndarray
+        self, stretch: Stretch, rows: np.ndarray
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches of the row groups that hold kept rows, each with the row it begins at."""
-        groups = list(self._kept_groups(stretch, mask))
-        footer = self._footers[stretch.shard]
+        groups = list(self._kept_groups(stretch))
+        footer, taken = self._footers[stretch.shard], int(rows[-1]) + 1
+        last_row = int(rows[stretch.stop - 1])
         try:
             with open_shard(self._shards[stretch.shard], footer, None) as opened:
                 while groups:
@@ -287,19 +341,19 @@ class Emission:
                         for batch in self._group_batches(opened, number):
                             yield row, batch
                             row += batch.num_rows
-                            if row >= stretch.stop:
+                            if row > last_row:
                                 return
                     except ShardError as error:
-                        self._leave_out(stretch.shard, len(mask), *groups[0], error)
+                        self._leave_out(stretch.shard, taken, *groups[0], error)
                     groups.pop(0)
         except ShardError as error:
             if not groups:
                 raise
             for group in groups:
-                self._leave_out(stretch.shard, len(mask), *group, error)
+                self._leave_out(stretch.shard, taken, *group, error)
 
     def _group_batches(self, opened: OpenShard, number: int) -> Iterator[pa.RecordBatch]:
-        batch_rows, demands = opened.plan([number], COPIES)
+        batch_rows, demands = opened.plan([number], self._copies)
         demands[0].check(self._allowance, WRITER_MEMORY)
         for batch in opened.batches([number], batch_rows):
             if self._stop.is_set():

@@ -6,6 +6,7 @@ The errors a user can meet, one tree:
   │  └─ TooLargeError    a page of it takes more memory than there is leave for
   ├─ SchemaError         a shard lacks a column, or the column is of the wrong type
   ├─ LexiconError        a lexicon contradicts its format or itself
+  ├─ LayoutError         a layout does, or several or none fit a corpus
   ├─ SelectionError      a selection names what is not there, or cannot be decided row by row
   └─ OutputError         the output folder is not ours to write
 
@@ -39,6 +40,10 @@ class SchemaError(CurateError):
 
 class LexiconError(CurateError):
     """A lexicon contradicts its format or itself."""
+
+
+class LayoutError(CurateError):
+    """A layout contradicts its format or itself, or several or none fit a corpus."""
 
 
 class SelectionError(CurateError):

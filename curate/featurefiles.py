@@ -45,6 +45,11 @@ class FeatureFiles:
     files: Sequence[Path]
     left_out: Mapping[int, Sequence[Skipped]] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> int:
+        """Traces of all shards."""
+        return sum(pq.read_metadata(file).num_rows for file in self.files)
+
     def chunks(self, shard: int, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The given features, and always `row` and `verdict`, of one shard's traces, in order."""
         needed = list(dict.fromkeys([*columns, "row", "verdict"]))

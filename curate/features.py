@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from curate.buffers import is_text, text_buffers
+from curate.buffers import is_text
 from curate.errors import CurateError, SchemaError
+from curate.layout import plain
 from curate.lexicon import Lexicon, load
+from curate.traces import TraceReader, Traces
+from curate.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from curate import native
@@ -32,6 +35,7 @@ def measured_fields(categories: Sequence[str]) -> list[pa.Field]:
     named: list[tuple[str, pa.DataType]] = [
         ("verdict", pa.string()),
         ("bytes", pa.int64()),
+        ("answer_bytes", pa.int64()),
         ("steps", pa.int32()),
         ("unique_steps", pa.int32()),
         ("branch_steps", pa.int32()),
@@ -81,20 +85,17 @@ def quarantine_schema() -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of a batch: where its traces stood, int64[num_traces + 1], and counts."""
+    """
+    What was measured of a batch, from row `first` of its shard on: arrays as of `Traces`, counts.
+    """
 
-    offsets: np.ndarray
+    first: int
+    sizes: np.ndarray
+    verdicts: np.ndarray
+    rows: np.ndarray
+    items: np.ndarray
+    answer_sizes: pa.Array
     counts: "native.Counts"
-
-    @property
-    def num_traces(self) -> int:
-        """Traces of the batch."""
-        return len(self.offsets) - 1
-
-    @property
-    def text_bytes(self) -> int:
-        """Bytes of all of them."""
-        return int(self.offsets[-1] - self.offsets[0])
 
 
 class Measurer:
@@ -117,37 +118,50 @@ class Measurer:
         self._tables = native.build_tables(lexicon.patterns(), len(self.categories))
         self._delimiter, self._steps_wanted, self._repeats = delimiter, steps, repeats
 
-    def step_bytes(self, traces: pa.Array) -> int:
+    def step_bytes(self, found: Traces) -> int:
         """What the steps of a batch take in memory, for which they are counted."""
         each = 4 * (16 + 4 * len(self.categories)) if self._steps_wanted else 0
         each += UNIQUE_BYTES if self._repeats else 0
         if not each:
             return 0
-        data, offsets = text_buffers(traces)
-        counts = self._measure(data, offsets, self._tables, delimiter=self._delimiter)
+        offsets, _ = _stream(found)
+        counts = self._measure(found.data, offsets, self._tables, delimiter=self._delimiter)
         return each * int(counts.steps.sum())
 
-    def measure(self, traces: pa.Array) -> Measured:
-        """Measure a batch; a null or empty trace is a row of zeros."""
-        data, offsets = text_buffers(traces)
+    def measure(
+        self, found: Traces, first: int = 0, answer_sizes: pa.Array | None = None
+    ) -> Measured:
+        """
+        Measure a batch, whose first row is `first` of its shard; what is missing has zeros.
+
+        `answer_sizes` int64[n] are those of `TraceReader`, null where nothing is known of them.
+        """
+        offsets, gaps = _stream(found)
         counts = self._measure(
-            data,
+            found.data,
             offsets,
             self._tables,
             delimiter=self._delimiter,
             want_steps=self._steps_wanted,
             want_unique=self._repeats,
         )
-        return Measured(offsets, counts)
+        if gaps:
+            counts = counts.every_other()
+        if answer_sizes is None:
+            answer_sizes = pa.nulls(len(found), pa.int64())
+        of_traces = found.sizes, found.verdicts, found.rows, found.items
+        return Measured(first, *of_traces, answer_sizes, counts)
 
     def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The features of some batches, an array for each of `fields`."""
         steps, branch_steps = _joined(batches, "steps"), _joined(batches, "branch_steps")
         first_branch = _joined(batches, "first_branch")
         num_traces = len(steps)
+        verdicts = np.concatenate([batch.verdicts for batch in batches])
         columns = [
-            pa.repeat(pa.scalar("ok"), num_traces),
-            pa.array(np.concatenate([np.diff(batch.offsets) for batch in batches])),
+            pa.array(VERDICTS).take(pa.array(verdicts)),
+            pa.array(np.concatenate([batch.sizes for batch in batches])),
+            pa.concat_arrays([batch.answer_sizes for batch in batches]),
             pa.array(steps),
             pa.nulls(num_traces, pa.int32())
             if not self._repeats
@@ -164,7 +178,7 @@ class Measurer:
         """The features of rows that could not be read: zeros, and null where a ratio would be."""
         columns = {
             field.name: pa.nulls(rows, field.type)
-            if pa.types.is_floating(field.type) or field.name == "unique_steps"
+            if pa.types.is_floating(field.type) or field.name in ("unique_steps", "answer_bytes")
             else pa.array(np.zeros(rows, field.type.to_pandas_dtype()))
             for field in self.fields
             if field.name != "verdict"
@@ -178,6 +192,23 @@ class Measurer:
         return columns + [pa.array(column) for column in markers.T]
 
 
+def _stream(found: Traces) -> tuple[np.ndarray, bool]:
+    """
+    Offsets of the traces as kernels take them, int64[n + 1], and whether there are gaps.
+
+    With gaps, what is between two traces is measured as one of its own: every other is a trace.
+    That costs less than to copy the traces together.
+    """
+    starts, ends = found.starts, found.ends
+    gaps = bool((starts[1:] != ends[:-1]).any())
+    if gaps:
+        offsets = np.stack([starts, ends], axis=1).ravel()
+    else:
+        offsets = np.concatenate([starts, ends[-1:] if len(ends) else np.zeros(1, np.int64)])
+    offsets.flags.writeable = False
+    return offsets, gaps
+
+
 def _joined(batches: Sequence[Measured], name: str) -> np.ndarray:
     """One of the counts of some batches, at least one, as of a single batch."""
     return np.concatenate([getattr(batch.counts, name) for batch in batches])
@@ -188,6 +219,12 @@ def _ratio(part: np.ndarray, whole: np.ndarray, *, null: np.ndarray) -> pa.Array
     # From 2^25 steps on, a part just short of the whole would round up to it.
     below_one = np.where(part < whole, np.nextafter(np.float32(1), np.float32(0)), np.float32(1))
     return pa.array(np.minimum(ratio, below_one), mask=null)
+
+
+def warm_up(measurer: Measurer) -> None:
+    """Have the kernels loaded, or compiled if they never were."""
+    found = TraceReader(plain("trace")).read(pa.record_batch([pa.array([""])], ["trace"]))
+    measurer.measure(found)
 
 
 def measure(
@@ -209,11 +246,12 @@ def measure(
     if not is_text(column.type):
         raise SchemaError(f"traces: expected an array of text, found {column.type}")
     measurer = Measurer(load(lexicon), parse_delimiter(delimiter), repeats=repeats)
-    schema = pa.schema(measurer.fields)
-    tables = [
-        pa.Table.from_arrays(measurer.features([measurer.measure(chunk)]), schema=schema)
+    reader, schema = TraceReader(plain("trace")), pa.schema(measurer.fields)
+    measured = [
+        measurer.measure(reader.read(pa.record_batch([chunk], ["trace"])))
         for chunk in column.chunks
     ]
+    tables = [pa.Table.from_arrays(measurer.features([each]), schema=schema) for each in measured]
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

@@ -13,11 +13,13 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.buffers import is_text
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError
-from curate.rawfooter import UNREADABLE, RawFooter, first_line, read_footer
+from curate.fitting import fault
+from curate.layout import Layout
+from curate.rawfooter import UNREADABLE, RawFooter, first_line, is_of_any, read_footer
 from curate.skipping import Skipped, Skips
+from curate.traces import is_list
 
 READERS = 8
 """Footers read at once: opening a file is waiting, for a disk or a network."""
@@ -25,7 +27,7 @@ READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group's rows, and its bytes uncompressed: the trace column's, and all columns'."""
+    """A row group's rows, and its bytes uncompressed: of what the traces are in, and of all."""
 
     rows: int
     trace_bytes: int
@@ -51,7 +53,7 @@ class Footers:
 
 def read_footers(
     shards: Sequence[Shard],
-    trace_column: str,
+    layout: Layout,
     columns: Sequence[str],
     *,
     whole_rows: bool,
@@ -63,10 +65,10 @@ def read_footers(
     `columns` are the other columns that a run needs; with `whole_rows` it copies all of them, and
     the shards' schemas must agree with that of the first one that can be read. What cannot be, or
     disagrees, is added to `skips` where the run goes on; else the first of them is raised:
-    ShardError where a file is not Parquet, SchemaError where a column is missing, a trace is not
-    text, or schemas differ.
+    ShardError where a file is not Parquet, SchemaError where a column is missing or not of the
+    layout, or schemas differ.
     """
-    expected = _Expected(trace_column, tuple(columns), whole_rows)
+    expected = _Expected(layout, tuple(columns), whole_rows)
     read = partial(_read, expected, skips)
     # One by one until there is a schema to hold the others against.
     each: list[Footer] = []
@@ -84,7 +86,7 @@ def read_footers(
 class _Expected:
     """What footers are held against; the first sound one sets what follows `whole_rows`."""
 
-    trace_column: str
+    layout: Layout
     columns: tuple[str, ...]
     whole_rows: bool
     shard: Shard | None = None
@@ -98,24 +100,24 @@ def _read(expected: _Expected, skips: Skips, number: int, shard: Shard) -> Foote
     try:
         raw = read_footer(shard)
         _check_schema(expected, shard, raw)
-        return _kept(raw, expected.trace_column)
+        return _kept(raw, expected.layout)
     except (ShardError, SchemaError) as error:
         if not skips.goes_on:
             raise
         # Rows are believed only of a footer that is sound, and merely not what was expected.
         sound = raw is not None and isinstance(error, SchemaError)
-        footer = _kept(raw, expected.trace_column) if raw and sound else Footer(0, (), "")
+        footer = _kept(raw, expected.layout) if raw and sound else Footer(0, (), "")
         rows = footer.rows if sound else None
         skips.know([Skipped("scan", number, None, 0, rows, error.reason, str(error))])
         return footer
 
 
-def _kept(raw: RawFooter, trace_column: str) -> Footer:
+def _kept(raw: RawFooter, layout: Layout) -> Footer:
     """What is kept of a footer."""
     groups = tuple(
         RowGroup(
             group.rows,
-            sum(chunk.decoded for chunk in group.chunks if chunk.is_of(trace_column)),
+            sum(c.decoded for c in group.chunks if is_of_any(c.name, [layout.trace])),
             group.all_bytes,
         )
         for group in raw.groups
@@ -135,7 +137,7 @@ def _check_schema(expected: _Expected, shard: Shard, raw: RawFooter) -> None:
             found = metadata.schema.to_arrow_schema()
         except UNREADABLE as error:
             raise ShardError(f"{shard.path}: no readable schema: {first_line(error)}") from error
-        _check_columns(shard, found, expected.trace_column, expected.columns)
+        _check_columns(shard, found, expected.layout, expected.columns)
         if expected.shard is not None and expected.schema is not None:
             needed = None if expected.whole_rows else expected.columns
             _check_agree(shard, found, expected.shard, expected.schema, needed)
@@ -143,29 +145,29 @@ def _check_schema(expected: _Expected, shard: Shard, raw: RawFooter) -> None:
             expected.shard, expected.metadata, expected.schema = shard, metadata, found
     for number, group in enumerate(raw.groups):
         for chunk in group.chunks:
-            if chunk.path == expected.trace_column and chunk.values != group.rows:
+            if chunk.path == expected.layout.trace and chunk.values != group.rows:
                 raise ShardError(
                     f"{shard.path}: row group {number} says {group.rows:,} rows, its column "
                     f"`{chunk.path}` {chunk.values:,}"
                 )
 
 
-def _check_columns(
-    shard: Shard, schema: pa.Schema, trace_column: str, columns: Sequence[str]
-) -> None:
-    for name in (trace_column, *columns):
+def _check_columns(shard: Shard, schema: pa.Schema, layout: Layout, columns: Sequence[str]) -> None:
+    for name in (layout.column, *columns):
         count = len(schema.get_all_field_indices(name))
         if count == 0:
             listed = ", ".join(f"`{known}`" for known in schema.names)
             raise SchemaError(f"{shard.path}: no column `{name}`, found {listed or 'no columns'}")
         if count > 1:
             raise SchemaError(f"{shard.path}: {count} columns are called `{name}`, expected one")
-    found = schema.field(trace_column).type
-    if not is_text(found):
-        raise SchemaError(f"{shard.path}: column `{trace_column}` is not text, found {found}")
+    wrong = fault(layout, schema)
+    if wrong is not None:
+        raise SchemaError(f"{shard.path}: {wrong}")
     for name in columns:
-        if pa.types.is_nested(schema.field(name).type):
-            found = schema.field(name).type
+        found = schema.field(name).type
+        if layout.elements and is_list(found):
+            found = found.value_type
+        if pa.types.is_nested(found):
             raise SchemaError(f"{shard.path}: column `{name}` is not a scalar, found {found}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from curate import layout
 from curate.corpus import Shard
 from curate.errors import OutputError
 from curate.footers import Footer
@@ -18,7 +19,7 @@ from curate.lexicon import MAX_CATEGORIES, NAME, Lexicon
 from curate.shapes import misfit
 from curate.wholefile import FileRecord, records, whole_file
 
-FORMAT = 2
+FORMAT = 3
 
 Manifest = dict[str, Any]
 
@@ -39,8 +40,8 @@ SHAPE = {
     "state": str,
     "config": {
         "corpora": [str],
+        "layout": layout.SHAPE,
         "columns": {
-            "trace": str,
             "id": str | None,
             "problem": str | None,
             "teacher": str | None,
@@ -54,6 +55,8 @@ SHAPE = {
         "limit": int | None,
         "annotate": [str],
         "shard_bytes": int,
+        "format": str,
+        "thinking": bool,
     },
     "lexicon": {
         "name": str,
@@ -83,20 +86,27 @@ SHAPE = {
     "data": FILES,
     "seconds": object,
 }
-RULE = {"keep": str | None, "drop_top": str | None, "rank_by": str | None, "within": [str]}
+RULE = {
+    "keep": str | None,
+    "drop_top": str | None,
+    "rank_by": str | None,
+    "within": [str],
+    "accept": [str],
+    "answered": bool,
+}
 COUNTS = {
     "rows": int,
     "kept": int,
     "rejected": {...: int},
     "quarantined": {...: int},
     "units_skipped": int,
+    "verdicts": {...: int},
 }
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """What a path may hold and UTF-8 may not."""
 
 OPTIONS = {
-    "trace": "--column",
     "shard_bytes": "--shard-size",
     "drop_top": "--drop-top",
     "rank_by": "--rank-by",
@@ -185,8 +195,9 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
     for name in ("version", "kernel_version"):
         if old[name] != new[name]:
             yield f"{name.replace('_', ' ')} of this tool", old[name], new[name]
-    for name in (name for name in new["config"] if name not in ("columns", "corpora")):
+    for name in (n for n in new["config"] if n not in ("columns", "corpora", "layout")):
         yield from _changed(name, old["config"], new["config"])
+    yield from _changed_layout(old["config"]["layout"], new["config"]["layout"])
     for name in new["config"]["columns"]:
         yield from _changed(name, old["config"]["columns"], new["config"]["columns"])
     if old["lexicon"]["hash"] != new["lexicon"]["hash"]:
@@ -200,6 +211,18 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
         for name in new["rule"]:
             yield from _changed(name, old["rule"], new["rule"])
     yield from _changed_shards(old["shards"], new["shards"])
+
+
+def _changed_layout(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
+    """What decides where the traces are; a layout's name and description do not."""
+    if old["name"] == new["name"] == "plain":
+        if old["trace"] != new["trace"]:
+            yield "--column", repr(old["trace"]), repr(new["trace"])
+        return
+    for key in (key for key in new if key not in ("name", "description", "covers")):
+        if old[key] != new[key]:
+            was, now = (f"{layout['name']} ({key}: {layout[key]})" for layout in (old, new))
+            yield "layout", was, now
 
 
 def _changed(name: str, old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 import pyarrow as pa
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError, TooLargeError
-from curate.features import STEP_OPTIONS, Measured, Measurer, quarantine_schema
+from curate.features import STEP_OPTIONS, Measured, Measurer, quarantine_schema, warm_up
 from curate.footers import Footer
+from curate.layout import Layout
 from curate.memory import Allowance, check_bound, mib
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
@@ -27,6 +29,7 @@ from curate.reading import OpenShard, open_shard
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
 from curate.sidecartables import SidecarTables
 from curate.skipping import Skipped, Skips
+from curate.traces import TraceReader, Traces
 from curate.units import Columns, Unit, plan_units
 from curate.wholefile import FileRecord
 
@@ -52,6 +55,7 @@ class Measuring:
         shards: Sequence[Shard],
         footers: Sequence[Footer],
         rows: Sequence[int],
+        layout: Layout,
         columns: Columns,
         schema: pa.Schema,
         measurer: Measurer,
@@ -63,14 +67,13 @@ class Measuring:
         steps: bool,
     ) -> None:
         self._shards, self._footers, self._rows = shards, footers, rows
-        self._columns = columns
-        self._beside = columns.beside_trace()
-        self._read = list(dict.fromkeys([columns.trace, *self._beside]))
+        self._read = list(dict.fromkeys([*layout.leaves(), *columns.each()]))
+        self._reader = TraceReader(layout)
         self._measurer, self._progress = measurer, progress
         self._tables, self._steps = SidecarTables(columns, schema, measurer), steps
         self._folder, self._skips, self._done = folder, skips, done
         self._stop = Event()
-        measurer.measure(pa.array([""]))  # so that kernels are loaded, as they take memory too
+        warm_up(measurer)  # so that kernels are loaded, as they take memory too
         check_bound(memory)
         self._memory = memory
         self._open: dict[int, ShardSidecars] = {}
@@ -92,7 +95,7 @@ class Measuring:
             left_out = self._skips.in_shard(shard)
             units = plan_units(shard, self._footers[shard], self._rows[shard], left_out)
             if not units:  # no rows, but still a sidecar
-                self._close(shard, ShardSidecars(self._sinks(shard), 0, self._stop))
+                self._close(shard, self._new_sidecars(shard, 0))
             for unit in units:
                 jobs.append(partial(self._measure_unit, len(jobs), unit, len(units)))
         try:
@@ -173,27 +176,21 @@ class Measuring:
             if self._stop.is_set():
                 raise CancelledError
             if shard not in self._open:
-                self._open[shard] = ShardSidecars(self._sinks(shard), num_units, self._stop)
+                self._open[shard] = self._new_sidecars(shard, num_units)
             return self._open[shard]
 
-    def _sinks(self, shard: int) -> dict[str, ParquetSink]:
-        def path(kind: str) -> Path:
+    def _new_sidecars(self, shard: int, num_units: int) -> ShardSidecars:
+        def new(kind: str, schema: pa.Schema, **options: Any) -> ParquetSink:
             os.makedirs(self._folder / kind, exist_ok=True)
-            return self._folder / kind / f"{shard:05d}.parquet"
+            return ParquetSink(self._folder / kind / f"{shard:05d}.parquet", schema, **options)
 
-        sinks: dict[str, ParquetSink] = {}
-        try:
-            sinks["features"] = ParquetSink(path("features"), self._tables.schema)
-            if self._steps:
-                schema = self._tables.step_schema
-                sinks["steps"] = ParquetSink(path("steps"), schema, **STEP_OPTIONS)
-            if self._skips.in_shard(shard):
-                sinks["quarantine"] = ParquetSink(path("quarantine"), quarantine_schema())
-        except BaseException:
-            for sink in sinks.values():
-                sink.abandon()
-            raise
-        return sinks
+        kinds = {
+            "features": partial(new, "features", self._tables.schema),
+            "steps": partial(new, "steps", self._tables.step_schema, **STEP_OPTIONS),
+            "quarantine": partial(new, "quarantine", quarantine_schema()),
+        }
+        always = ["features", "steps"] if self._steps else ["features"]
+        return ShardSidecars(kinds, always, num_units, self._stop)
 
     def _measured(
         self, unit: Unit, take: Callable[[int], None], progress: Progress
@@ -207,32 +204,36 @@ class Measuring:
                 yield from zip(("features", "quarantine"), tables, strict=True)
                 progress.add(rows, 0)
             return
-        held: list[tuple[pa.RecordBatch, Measured]] = []
-        first, held_bytes = unit.first_row, 0
+        held: list[tuple[pa.Table, Measured]] = []
+        held_rows = held_bytes = 0
         for row, batch in self._rows_of(unit, take):
-            traces = batch.column(self._columns.trace)
-            self._check_steps(unit.shard, row, traces)
-            measured = self._measurer.measure(traces)
-            beside = batch.select(self._beside)
+            found = self._reader.read(batch)
+            self._check_steps(unit.shard, row, batch.num_rows, found)
+            answers = self._reader.answer_sizes(batch, found)
+            measured = self._measurer.measure(found, row, answers)
+            beside = self._tables.beside(self._shards[unit.shard], row, batch, found)
             held.append((beside, measured))
+            held_rows += len(found)
             held_bytes += beside.nbytes + measured.counts.nbytes
-            progress.add(batch.num_rows, measured.text_bytes)
-            stop = row + batch.num_rows
-            if stop - first >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
-                yield from self._flush(unit.shard, first, held)
-                first, held_bytes = stop, 0
+            progress.add(batch.num_rows, found.text_bytes)
+            if held_rows >= FLUSH_ROWS or held_bytes >= FLUSH_BYTES:
+                yield from self._flush(unit.shard, held)
+                held_rows = held_bytes = 0
         if held:
-            yield from self._flush(unit.shard, first, held)
+            yield from self._flush(unit.shard, held)
 
     def _flush(
-        self, shard: int, first: int, held: list[tuple[pa.RecordBatch, Measured]]
+        self, shard: int, held: list[tuple[pa.Table, Measured]]
     ) -> Iterator[tuple[str, pa.Table]]:
-        beside = pa.Table.from_batches([batch for batch, _ in held])
+        besides = pa.concat_tables([table for table, _ in held])
         measured = [each for _, each in held]
         held.clear()
-        yield "features", self._tables.features(self._shards[shard], first, beside, measured)
+        yield "features", self._tables.features(self._shards[shard], besides, measured)
         if self._steps:
-            yield "steps", self._tables.steps(self._shards[shard], first, measured)
+            yield "steps", self._tables.steps(self._shards[shard], measured)
+        not_read = self._tables.not_read(self._shards[shard], measured)
+        if not_read is not None:
+            yield "quarantine", not_read
 
     def _rows_of(
         self, unit: Unit, take: Callable[[int], None]
@@ -258,16 +259,16 @@ class Measuring:
             demand.check(self._allowance, UNIT_MEMORY)
         return batch_rows
 
-    def _check_steps(self, shard: int, row: int, traces: pa.Array) -> None:
+    def _check_steps(self, shard: int, row: int, rows: int, found: Traces) -> None:
         """Raise TooLargeError where a huge trace has more steps than there is memory for."""
-        if traces.nbytes <= FLUSH_BYTES:
+        if found.text_bytes <= FLUSH_BYTES:
             return
-        needed = self._measurer.step_bytes(traces)
+        needed = self._measurer.step_bytes(found)
         # Room that was taken to decode them is free again.
-        room = max(self._share - traces.nbytes, COPIES * traces.nbytes)
+        room = max(self._share - found.text_bytes, COPIES * found.text_bytes)
         if needed > room:
             raise TooLargeError(
-                f"{self._shards[shard].path}: rows {row:,} to {row + len(traces) - 1:,}: their "
+                f"{self._shards[shard].path}: rows {row:,} to {row + rows - 1:,}: their "
                 f"steps take about {mib(needed)} to write down, found {mib(room)} left of "
                 f"--memory {mib(self._allowance.bound)} for a thread"
             )

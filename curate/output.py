@@ -128,7 +128,7 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
         shard: files
         for shard, files in history.measured.items()
         if shard < len(record["shards"])
-        and _sidecars(shard, record, left_out) == {*files}
+        and _sidecars(shard, record, left_out) <= {*files}
         and len(_whole(folder / ".curate", files)) == len(files)
     }
     history.emitted = _whole(staging(folder), history.emitted)
@@ -165,7 +165,11 @@ def history_of(complete: manifest.Manifest) -> History:
 
 
 def _sidecars(shard: int, record: manifest.Manifest, left_out: Collection[int]) -> set[str]:
-    """The files that a shard is measured into; shards of `left_out` could not be read whole."""
+    """
+    The files that a shard is measured into; shards of `left_out` could not be read whole.
+
+    One of others is quarantined where it has rows that are no trace.
+    """
     kinds = {"features"}
     kinds |= {"steps"} if record["config"]["steps"] else set()
     kinds |= {"quarantine"} if shard in left_out else set()

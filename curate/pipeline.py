@@ -25,6 +25,7 @@ from curate.emit import Emission, Extra, Stretch, plan_shards
 from curate.errors import CurateError
 from curate.featurefiles import FeatureFiles, feature_files
 from curate.features import Measurer, parse_delimiter
+from curate.formats import converter
 from curate.measuring import Measuring
 from curate.memory import check_bound
 from curate.planning import Asked, Plan
@@ -33,6 +34,8 @@ from curate.selection import Decider, with_thresholds
 from curate.sidecars import ParquetSink
 from curate.status import forget
 from curate.summary import Cut, new_cut
+from curate.trainers import COLUMNS
+from curate.verdicts import QUARANTINED
 from curate.wholefile import sync_all
 
 
@@ -73,7 +76,8 @@ def _measure(asked: Asked, run: Run) -> None:
                 source.shards,
                 source.footers,
                 source.rows,
-                asked.columns,
+                source.layout,
+                source.columns,
                 run.schema,
                 measurer,
                 progress,
@@ -84,7 +88,7 @@ def _measure(asked: Asked, run: Run) -> None:
             ).run(run.threads, todo)
     for shard, rows in enumerate(source.rows):
         found = run.measured[shard][f"features/{shard:05d}.parquet"].rows
-        if found != rows:
+        if found < rows or (found > rows and not source.layout.elements):
             path = source.shards[shard].path
             raise CurateError(f"{path}: {rows:,} rows to measure but {found:,} measured")
 
@@ -117,7 +121,7 @@ def _decide(decider: Decider, features: FeatureFiles, run: Run) -> Cut:
         sink.write(table)
         selected["strata.parquet"] = sink.close().as_dict()
     run.record["selected"] = selected
-    rows = sum(run.source.rows)
+    rows = features.rows
     if cut.rows != rows:
         raise CurateError(f"{run.folder}: {rows:,} rows read but {cut.rows:,} decided")
     if decider.strata is not None:
@@ -132,7 +136,10 @@ def _decide(decider: Decider, features: FeatureFiles, run: Run) -> Cut:
 def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
     """Copy the kept rows; the records of the files by name, None where some cannot be read."""
     source, folder = run.source, run.folder
-    kept_rows = KeptRows(run.scanned / ".curate" / "features", run.selected)
+    layout = source.layout
+    kept_rows = KeptRows(
+        run.scanned / ".curate" / "features", run.selected, elements=layout.elements
+    )
     extra = _extra(run.record["config"]["annotate"], kept_rows, run.schema)
     plan = plan_shards(source.footers, kept_rows, run.record["config"]["shard_bytes"])
     run.record["decisions"] = _decisions(run, plan)
@@ -144,7 +151,8 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
             source.shards,
             source.footers,
             source.schema,
-            run.record["config"]["columns"]["trace"],
+            [layout.column] if run.form.format == "original" else COLUMNS[run.form.format],
+            converter(run.form, layout, source.schema, source.columns.problem),
             kept_rows,
             extra,
             progress,
@@ -169,11 +177,10 @@ def _decisions(run: Run, plan: Sequence[Sequence[Stretch]]) -> str:
 def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None) -> Report:
     """Write down what was done; the card of a dataset comes last."""
     record, skipped = run.record, run.skips.all()
-    rows = sum(run.source.rows)
-    quarantined = Counter[str]() if cut is None else Counter(cut.quarantined)
-    if cut is None:
-        for one in skipped:
-            quarantined[one.reason] += one.rows or 0
+    verdicts = _verdicts(run) if cut is None else Counter(cut.verdicts)
+    rows = verdicts.total()
+    quarantined = verdicts if cut is None else cut.quarantined
+    quarantined = {why: n for why, n in sorted(quarantined.items()) if why in QUARANTINED and n}
     rejected = {} if cut is None else dict(sorted(cut.rejected.items()))
     kept = rows - sum(quarantined.values()) if cut is None else cut.kept
     for shard, files in run.measured.items():
@@ -184,8 +191,9 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
         "rows": rows,
         "kept": kept,
         "rejected": rejected,
-        "quarantined": {reason: n for reason, n in sorted(quarantined.items()) if n},
+        "quarantined": quarantined,
         "units_skipped": len(skipped),
+        "verdicts": dict(sorted(verdicts.items())),
     }
     sync_all(manifest.files_of(run.folder, record))
     record["seconds"] = round(time.monotonic() - began, 3)
@@ -196,6 +204,15 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     journal.path_of(run.folder).unlink()
     forget(run.folder)
     return report_of(run.folder, record, cut=cut, strata=strata)
+
+
+def _verdicts(run: Run) -> Counter[str]:
+    """How many rows of a scan have each verdict."""
+    counts = Counter[str]()
+    features = FeatureFiles(feature_files(run.folder, len(run.source.shards)))
+    for chunk in features.all_chunks([]):
+        counts.update(dict(chunk["verdict"].value_counts().iter_rows()))
+    return counts
 
 
 def _new_cut(decider: Decider, record: manifest.Manifest) -> Cut:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ from curate.corpus import Shard, redacted
 from curate.errors import CurateError, OutputError
 from curate.featurefiles import feature_files
 from curate.features import measured_fields, parse_delimiter
+from curate.formats import Form, converter
+from curate.layout import Where
 from curate.lexicon import Lexicon, load
 from curate.selection import Decider, Selection, bind
 from curate.skipping import OnError, Skips
 from curate.source import Source, open_source, reopen_source
 from curate.units import Columns, features_schema
+
+ORIGINAL = Form()
 
 SHARD_BYTES = 512_000_000
 """Uncompressed bytes of an output shard unless asked otherwise."""
@@ -30,7 +34,6 @@ SHARD_BYTES = 512_000_000
 class Asked:
     """What a scan measures, and how."""
 
-    columns: Columns
     lexicon: Lexicon
     delimiter: str
     steps: bool
@@ -52,6 +55,7 @@ class Plan:
     schema: pa.Schema
     asked: Asked | None
     decider: Decider | None
+    form: Form
     skips: Skips
     record: manifest.Manifest
     overwrite: bool
@@ -61,12 +65,14 @@ def plan_scan(
     corpora: Sequence[str],
     *,
     out: str | Path,
+    where: Where,
     columns: Columns,
     lexicon: str = "default",
     delimiter: str = "blank-line",
     steps: bool = False,
     repeats: bool = False,
     selection: Selection | None = None,
+    form: Form = ORIGINAL,
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     split: str | None = None,
@@ -81,18 +87,31 @@ def plan_scan(
     parse_delimiter(delimiter)
     skips = Skips(on_error or OnError())
     source = open_source(
-        corpora, columns, split=split, limit=limit, whole_rows=selection is not None, skips=skips
+        corpora,
+        where,
+        columns,
+        split=split,
+        limit=limit,
+        whole_rows=selection is not None,
+        skips=skips,
     )
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)
-    schema = features_schema(source.schema, columns, measured)
+    schema = features_schema(source.schema, source.columns, measured)
     if annotate and selection is None:
         raise CurateError("--annotate: expected together with --keep or --drop-top")
     _check_annotate(annotate, schema, source.schema)
-    decider = bind(selection, _polars_schema(schema)) if selection is not None else None
+    decider = None
+    if selection is not None:
+        _check_form(form, source)
+        selection = replace(selection, answered=form.converts)
+        decider = bind(selection, _polars_schema(schema))
+    elif form != ORIGINAL:
+        raise CurateError("--format, --thinking: expected together with a selection, as --keep")
     config = {
         "corpora": [redacted(corpus) for corpus in corpora],
-        "columns": asdict(columns) | {"carry": list(columns.carry)},
+        "layout": source.layout.as_dict(),
+        "columns": asdict(source.columns) | {"carry": list(source.columns.carry)},
         "delimiter": delimiter,
         "steps": steps,
         "repeats": repeats,
@@ -100,12 +119,11 @@ def plan_scan(
         "limit": limit,
         "annotate": list(annotate),
         "shard_bytes": shard_bytes,
+        **asdict(form),
     }
     record = _record(source, config, loaded, decider, skips)
     output.check_same(folder, record, overwrite=overwrite)
-    asked = Asked(
-        columns=columns, lexicon=loaded, delimiter=delimiter, steps=steps, repeats=repeats
-    )
+    asked = Asked(lexicon=loaded, delimiter=delimiter, steps=steps, repeats=repeats)
     return Plan(
         source=source,
         folder=folder,
@@ -113,6 +131,7 @@ def plan_scan(
         schema=schema,
         asked=asked,
         decider=decider,
+        form=form,
         skips=skips,
         record=record,
         overwrite=overwrite,
@@ -124,6 +143,7 @@ def plan_select(
     *,
     out: str | Path,
     selection: Selection,
+    form: Form = ORIGINAL,
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     on_error: OnError | None = None,
@@ -139,15 +159,18 @@ def plan_select(
     files = feature_files(scan_folder, len(scan_record["shards"]))
     output.check(folder, overwrite=overwrite, emits=True)
     schema = pq.read_schema(files[0])
+    selection = replace(selection, answered=form.converts)
     decider = bind(selection, _polars_schema(schema))
     skips = Skips(on_error or OnError())
     source = reopen_source(scan_record, skips)
     skips.check()
     _check_apart(folder, source.shards)
     _check_annotate(annotate, schema, source.schema)
+    _check_form(form, source)
+    emitting = {"annotate": list(annotate), "shard_bytes": shard_bytes, **asdict(form)}
     record = scan_record | {
         "state": "running",
-        "config": scan_record["config"] | {"annotate": list(annotate), "shard_bytes": shard_bytes},
+        "config": scan_record["config"] | emitting,
         "shards": manifest.shard_records(source.shards, source.footers),
         "skipped": [skipped.as_dict() for skipped in skips.all()],
         "scan": str(scan_folder.resolve()),
@@ -166,6 +189,7 @@ def plan_select(
         schema=schema,
         asked=None,
         decider=decider,
+        form=form,
         skips=skips,
         record=record,
         overwrite=overwrite,
@@ -206,7 +230,16 @@ def _record(
 
 
 def _rule(selection: Selection) -> dict[str, Any]:
-    return selection.as_dict() | {"within": list(selection.within)}
+    return selection.as_dict() | {
+        "within": list(selection.within),
+        "accept": list(selection.accept),
+    }
+
+
+def _check_form(form: Form, source: Source) -> None:
+    """Raise CurateError where rows of a corpus cannot be made into the format asked for."""
+    form.check()
+    converter(form, source.layout, source.schema, source.columns.problem)
 
 
 def _check_annotate(annotate: Sequence[str], features: pa.Schema, corpus: pa.Schema) -> None:

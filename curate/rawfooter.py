@@ -1,7 +1,7 @@
 """One shard's footer: read, parsed, and found to agree with itself before it is believed."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -32,19 +32,20 @@ CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 5: "lz4_raw", 6: "zstd",
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A column chunk: its leaf's path, where it lies, its values, and its bytes in all."""
+    """
+    A column chunk: its leaf's path, where it lies, its values, and its bytes in all.
+
+    `name` is the path without what Parquet puts between a list and its elements.
+    """
 
     path: str
+    name: str
     is_text: bool
     codec: str | None
     values: int
     begin: int
     stored: int
     decoded: int
-
-    def is_of(self, column: str) -> bool:
-        """Whether the leaf is of a column, or is that column."""
-        return self.path == column or self.path.startswith(f"{column}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class RawFooter:
-    """A footer as pyarrow reads it and as we do, and the SHA-256 of its bytes."""
+    """
+    A footer as pyarrow reads it and as we do, and the SHA-256 of its bytes.
+
+    `leaves` are the paths of its leaf columns, each with its name (see `Chunk`).
+    """
 
     metadata: pq.FileMetaData
     groups: tuple[Group, ...]
     digest: str
+    leaves: tuple[tuple[str, str], ...]
 
 
 def read_footer(shard: Shard) -> RawFooter:
@@ -88,9 +94,34 @@ def footer_of(file: pa.NativeFile, shard: Shard) -> RawFooter:
 def _parsed(data: bytes) -> RawFooter:
     metadata = pq.read_metadata(pa.BufferReader(data))
     paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    rows, groups = _parse(data, paths)
+    names = paths
+    if any("." in path for path in paths):
+        names = list(_names(metadata.schema.to_arrow_schema()))
+        if len(names) != len(paths):
+            raise _UnsoundError(f"its schema has {len(paths):,} leaves, {len(names):,} as Arrow's")
+    leaves = tuple(zip(paths, names, strict=True))
+    rows, groups = _parse(data, leaves)
     _check_rows(rows, groups)
-    return RawFooter(metadata, groups, hashlib.sha256(data).hexdigest())
+    return RawFooter(metadata, groups, hashlib.sha256(data).hexdigest(), leaves)
+
+
+def _names(fields: Iterable[pa.Field], parent: str = "") -> Iterator[str]:
+    """The names of the leaves below some fields, in the order that Parquet has them."""
+    for field in fields:
+        name, kind = f"{parent}{field.name}", field.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_map(kind):
+            yield from _names([kind.key_field, kind.item_field], f"{name}.")
+        elif pa.types.is_struct(kind):
+            yield from _names([kind.field(n) for n in range(kind.num_fields)], f"{name}.")
+        else:
+            yield name
+
+
+def is_of_any(leaf: str, columns: Iterable[str]) -> bool:
+    """Whether a leaf is one of some columns, or is below one."""
+    return any(leaf == column or leaf.startswith(f"{column}.") for column in columns)
 
 
 def first_line(error: BaseException) -> str:
@@ -125,12 +156,12 @@ class _UnsoundError(Exception):
     """What is wrong with a footer."""
 
 
-def _parse(data: bytes, paths: Sequence[str]) -> tuple[int, tuple[Group, ...]]:
+def _parse(data: bytes, leaves: Sequence[tuple[str, str]]) -> tuple[int, tuple[Group, ...]]:
     """Rows and row groups; fields are numbered as in parquet.thrift, `FileMetaData`."""
     try:
         fields, _ = read_struct(data)
         levels = list(_max_levels(iter(_of(fields, 2, list)[1:]), _of(fields, 2, list)[0], 0, 0))
-        groups = tuple(_group(group, paths, levels) for group in fields.get(4, []))
+        groups = tuple(_group(group, leaves, levels) for group in fields.get(4, []))
         return _of(fields, 3, int), groups
     except (IndexError, StopIteration, RuntimeError):
         raise _UnsoundError("it ends too early") from None
@@ -161,17 +192,18 @@ def _max_levels(
 
 
 def _group(
-    fields: dict[int, Any], paths: Sequence[str], levels: Sequence[tuple[int, int]]
+    fields: dict[int, Any], leaves: Sequence[tuple[str, str]], levels: Sequence[tuple[int, int]]
 ) -> Group:
     chunks = _of(fields, 1, list)
-    if not len(chunks) == len(paths) == len(levels):
-        raise _UnsoundError(f"a row group has {len(chunks):,} columns, its schema {len(paths):,}")
-    each = zip(chunks, paths, levels, strict=True)
+    if not len(chunks) == len(leaves) == len(levels):
+        raise _UnsoundError(f"a row group has {len(chunks):,} columns, its schema {len(leaves):,}")
+    each = zip(chunks, leaves, levels, strict=True)
     rows, size = _of(fields, 3, int), _of(fields, 2, int)
     return Group(rows, size, tuple(_chunk(*one) for one in each))
 
 
-def _chunk(fields: dict[int, Any], path: str, levels: tuple[int, int]) -> Chunk:
+def _chunk(fields: dict[int, Any], leaf: tuple[str, str], levels: tuple[int, int]) -> Chunk:
+    path, name = leaf
     held = _of(fields, 3, dict)
     if b".".join(_of(held, 3, list)) != path.encode():
         raise _UnsoundError(f"a row group calls `{path}` otherwise")
@@ -180,6 +212,7 @@ def _chunk(fields: dict[int, Any], path: str, levels: tuple[int, int]) -> Chunk:
     dictionary = held.get(11) or 0
     return Chunk(
         path=path,
+        name=name,
         is_text=held.get(1) == BYTE_ARRAY,
         codec=CODECS.get(_of(held, 4, int)),
         values=_of(held, 5, int),

@@ -15,10 +15,17 @@ import pyarrow.parquet as pq
 
 from curate.corpus import Shard
 from curate.errors import ShardError, TooLargeError
-from curate.footers import Footer
+from curate.footers import Footer, RowGroup
 from curate.memory import Allowance, mib
 from curate.pages import Pages, believed, read_pages
-from curate.rawfooter import UNREADABLE, RawFooter, first_line, footer_of
+from curate.rawfooter import (
+    UNREADABLE,
+    RawFooter,
+    first_line,
+    footer_of,
+    is_of_any,
+    read_footer,
+)
 
 BATCH_BYTES = 1 << 20
 """Uncompressed bytes in a batch, on average: still in the cache when it is measured."""
@@ -41,7 +48,7 @@ UNIT_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class OpenShard:
-    """A shard open for reading: its file, and the leaf columns that are read."""
+    """A shard open for reading: its file, and the columns that are read, or leaves by name."""
 
     shard: Shard
     footer: Footer
@@ -57,9 +64,13 @@ class OpenShard:
         Raises ShardError where they cannot be read, or are not as many as the footer says.
         """
         left = sum(self.footer.row_groups[number].rows for number in row_groups)
+        paths = None
+        if self.columns is not None:
+            wanted = self.columns
+            paths = [path for path, name in self.raw.leaves if is_of_any(name, wanted)]
         try:
             for batch in self.file.iter_batches(
-                rows, row_groups=list(row_groups), columns=self.columns, use_threads=False
+                rows, row_groups=list(row_groups), columns=paths, use_threads=False
             ):
                 left -= batch.num_rows
                 if batch.num_rows:
@@ -99,7 +110,7 @@ class OpenShard:
                 if local or chunk.decoded > BELIEVED_BYTES
                 else believed(chunk)
                 for chunk in self.raw.groups[row_group].chunks
-                if self.columns is None or any(map(chunk.is_of, self.columns))
+                if self.columns is None or is_of_any(chunk.name, self.columns)
             ]
         except (*UNREADABLE, ShardError) as error:
             raise self._unreadable([row_group], first_line(error)) from error
@@ -181,3 +192,24 @@ def open_shard(shard: Shard, footer: Footer, columns: Sequence[str] | None) -> I
         if raw.digest != footer.digest:
             raise ShardError(f"{shard.path}: changed since its footer was read")
         yield OpenShard(shard, footer, raw, source, file, columns)
+
+
+def read_schema(shard: Shard) -> pa.Schema:
+    """The schema of a shard. Raises ShardError where it cannot be read."""
+    try:
+        return read_footer(shard).metadata.schema.to_arrow_schema()
+    except UNREADABLE as error:
+        raise ShardError(f"{shard.path}: no readable schema: {first_line(error)}") from error
+
+
+def read_sample(shard: Shard) -> pa.RecordBatch:
+    """Some rows of a shard, its first ones. Raises ShardError where they cannot be read."""
+    raw = read_footer(shard)
+    groups = tuple(RowGroup(group.rows, 0, group.all_bytes) for group in raw.groups)
+    footer = Footer(sum(group.rows for group in groups), groups, raw.digest)
+    with open_shard(shard, footer, None) as opened:
+        for number in range(len(groups)):
+            rows, _ = opened.plan([number], 1)
+            for batch in opened.batches([number], rows):
+                return batch
+    return pa.RecordBatch.from_pylist([], schema=read_schema(shard))

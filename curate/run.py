@@ -42,7 +42,7 @@ class Report:
     """
     What a run did: rows = kept + rejected + quarantined.
 
-    `skipped` is what it left out of the corpus; `selected` says whether there was a selection.
+    `verdicts` count all rows. `skipped` is what it left out of the corpus; `selected` says whether there was a selection.
     `cut` and `strata` are the account of it, None without one, or where `again` says that all was
     done before.
     """
@@ -52,6 +52,7 @@ class Report:
     rejected: dict[str, int]
     quarantined: dict[str, int]
     units_skipped: int
+    verdicts: dict[str, int]
     seconds: float
     out: str
     skipped: tuple[Skipped, ...]
@@ -71,6 +72,7 @@ class Run:
 
     def __init__(self, plan: Plan, history: History, running: Running) -> None:
         self.folder, self.scanned, self.schema = plan.folder, plan.scanned, plan.schema
+        self.form = plan.form
         self.source, self.record, self.skips = plan.source, plan.record, plan.skips
         self.selected = plan.folder / ".curate" / "selection"
         self.journal = Journal(plan.folder)

@@ -6,7 +6,8 @@ rejected with a reason of its own. Then `drop_top` cuts, in each stratum, the hi
 feature: whole groups of equal values, from the top, as long as they fit in floor(share x rows).
 So no tie is broken by chance, and a stratum's least value is never dropped. Rows whose value is
 null are kept, and counted; they are not among the stratum's rows. Rows that could not be read are
-quarantined, their verdict being the reason, and no rule looks at them.
+quarantined, their verdict being the reason, and rows of verdicts that are not accepted are rejected
+for that; no rule looks at either.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from curate.errors import SelectionError
 from curate.expression import check_known, parse_keep
 from curate.featurefiles import FeatureFiles
 from curate.tally import Tally
+from curate.verdicts import ACCEPTABLE, ACCEPTED
 
 EVERYTHING = "stratum"
 """The key of the one stratum there is without `within`."""
@@ -38,18 +40,28 @@ EXACT_NEEDS = {"branch_frac": ("branch_steps", "steps"), "first_branch": ("first
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold."""
+    """
+    A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold.
+
+    `answered` rejects rows without an answer, as conversations need one.
+    """
 
     keep: str | None = None
     drop_top: str | None = None
     rank_by: str | None = None
     within: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ACCEPTED
+    answered: bool = False
 
     def __bool__(self) -> bool:
         return self.keep is not None or self.drop_top is not None
 
     def check(self) -> None:
         """Raise SelectionError where the options contradict each other."""
+        for verdict in self.accept:
+            if verdict not in ACCEPTABLE:
+                known = ", ".join(ACCEPTABLE)
+                raise SelectionError(f"--accept: expected some of {known}, found {verdict!r}")
         if self.drop_top is None:
             for option, value in (("--rank-by", self.rank_by), ("--within", self.within)):
                 if value:
@@ -112,6 +124,8 @@ class Decider:
         `key1`, ...
         """
         columns = [pl.col("verdict")]  # also so that a constant is one for every row
+        if self.selection.answered:
+            columns.append((pl.col("answer_bytes") > 0).fill_null(False).alias("answered"))
         keep = pl.lit(True) if self.expression is None else self.expression
         if self.selection.drop_top is not None:
             rank = pl.col(self.selection.rank_by or "").cast(pl.Float64).fill_nan(None)
@@ -142,7 +156,10 @@ class Decider:
             reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
         reason = pl.when(pl.col("keep")).then(reason).otherwise(pl.lit("keep"))
         reason = pl.when(pl.col("keep").is_null()).then(pl.lit("keep_null")).otherwise(reason)
-        reason = pl.when(pl.col("verdict") == "ok").then(reason).otherwise(pl.col("verdict"))
+        if self.selection.answered:
+            reason = pl.when("answered").then(reason).otherwise(pl.lit("no_answer"))
+        accepted = pl.col("verdict").is_in(self.selection.accept)
+        reason = pl.when(accepted).then(reason).otherwise(pl.col("verdict"))
         return facts.select(reason=reason).select(
             pl.col("reason").is_null().alias("kept"), "reason"
         )
@@ -167,6 +184,8 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
         for name in set(selection.within) & STRATUM_NUMBERS:
             raise SelectionError(f"--within: a column called `{name}` cannot be told from a count")
         columns = [*columns, selection.rank_by, *selection.within]
+    if selection.answered:
+        columns = [*columns, "answer_bytes"]
     needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
     return Decider(selection, expression, tuple(sorted(needed)))
 
@@ -197,7 +216,10 @@ def _strata(decider: Decider, features: FeatureFiles) -> pl.DataFrame:
     keys = _keys(decider.selection)
     tally = Tally([*keys, "value"])
     for chunk in features.all_chunks(decider.columns):
-        left = decider.facts(chunk).filter(pl.col("keep") & (pl.col("verdict") == "ok"))
+        accepted = pl.col("verdict").is_in(decider.selection.accept)
+        left = decider.facts(chunk).filter(accepted)
+        left = left.filter("answered") if decider.selection.answered else left
+        left = left.filter("keep")
         tally.add(left.select(*keys, value="rank", count=pl.lit(1, pl.Int64)))
     empty = dict.fromkeys(keys, pl.Null()) | {"value": pl.Float64(), "count": pl.Int64()}
     named = dict(zip(keys, decider.selection.within or (EVERYTHING,), strict=True))

@@ -7,7 +7,7 @@ started in order, so the one whose turn it is always has a thread and nobody wai
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Condition, Event
 from typing import Any
@@ -88,12 +88,20 @@ class ShardSidecars:
     """
     Several sidecars of one shard (features, steps), filled by its units in order.
 
+    `kinds` make the sink of each; those of `always` are made at once, others once they have a row.
     Once spoiled, what the shard's units put is dropped: it is measured again, without what could
     not be read.
     """
 
-    def __init__(self, sinks: Mapping[str, ParquetSink], num_units: int, stop: Event) -> None:
-        self._sinks = sinks
+    def __init__(
+        self,
+        kinds: Mapping[str, Callable[[], ParquetSink]],
+        always: Sequence[str],
+        num_units: int,
+        stop: Event,
+    ) -> None:
+        self._kinds = kinds
+        self._sinks: dict[str, ParquetSink] = {}
         self._num_units = num_units
         self._stop = stop
         self._turn = 0
@@ -101,6 +109,12 @@ class ShardSidecars:
         self._held: defaultdict[int, list[tuple[str, pa.Table]]] = defaultdict(list)
         self._changed = Condition()
         self.spoiled = False
+        try:
+            for name in always:
+                self._sinks[name] = kinds[name]()
+        except BaseException:
+            self.abandon()
+            raise
 
     def put(self, unit: int, name: str, table: pa.Table) -> None:
         """Add rows of a unit to one sidecar."""
@@ -167,4 +181,6 @@ class ShardSidecars:
 
     def _write_held(self, unit: int) -> None:
         for name, table in self._held.pop(unit, []):
+            if name not in self._sinks:
+                self._sinks[name] = self._kinds[name]()
             self._sinks[name].write(table)

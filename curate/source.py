@@ -9,24 +9,34 @@ import pyarrow.fs as pafs
 from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
 from curate.errors import ShardError
+from curate.fitting import detect, usual
 from curate.footers import Footer, RowGroup, read_footers
+from curate.layout import Layout, Where, from_dict, plain
+from curate.reading import read_sample, read_schema
 from curate.skipping import Skipped, Skips
 from curate.units import Columns, limited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A corpus opened and checked: the shards that hold rows to take, and how many of each."""
+    """
+    A corpus opened and checked: the shards that hold rows to take, and how many of each.
+
+    `detected` says which layout was detected, and why.
+    """
 
     shards: tuple[Shard, ...]
     footers: tuple[Footer, ...]
     rows: tuple[int, ...]
     schema: pa.Schema
+    layout: Layout
+    columns: Columns
     other_files: int
+    detected: str | None = None
 
     @property
     def trace_bytes(self) -> int:
-        """Uncompressed bytes of the trace column, of the rows to take."""
+        """Uncompressed bytes of what the traces are in, of the rows to take."""
         return self.bytes_of(range(len(self.shards)), "trace_bytes")
 
     @property
@@ -46,6 +56,7 @@ class Source:
 
 def open_source(
     corpora: Sequence[str],
+    where: Where,
     columns: Columns,
     *,
     split: str | None,
@@ -59,8 +70,13 @@ def open_source(
     Shards that cannot be read are added to `skips`, or raised.
     """
     corpus = find_corpus(corpora, split=split)
+    layout, detected = _layout(where, corpus.shards)
+    if where.answer is not None:
+        layout = replace(layout, answer=where.answer)
+    if columns.correct is None:
+        columns = replace(columns, correct=layout.correct)
     footers = read_footers(
-        corpus.shards, columns.trace, columns.beside_trace(), whole_rows=whole_rows, skips=skips
+        corpus.shards, layout, columns.each(), whole_rows=whole_rows, skips=skips
     )
     rows = limited(footers.each, limit)
     # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
@@ -73,8 +89,27 @@ def open_source(
         footers=footers.each[:count],
         rows=tuple(rows[:count]),
         schema=footers.schema,
+        layout=layout,
+        columns=columns,
         other_files=corpus.other_files,
+        detected=detected,
     )
+
+
+def _layout(where: Where, shards: Sequence[Shard]) -> tuple[Layout, str | None]:
+    """The layout asked for or detected, and the line that tells of what was detected."""
+    given = where.given()
+    if given is not None and where.preset is None:
+        return given, None
+    for shard in shards:
+        try:
+            schema = read_schema(shard)
+            if given is not None:
+                return usual(given, schema), None
+            return detect(schema, read_sample(shard), shard.path)
+        except ShardError:  # said where all footers are read
+            continue
+    return given or plain("trace"), None
 
 
 def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
@@ -85,6 +120,7 @@ def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
     cannot be read any more, if the run goes on without them.
     """
     columns = Columns(**record["config"]["columns"])
+    layout = from_dict(record["config"]["layout"], "the scan's manifest")
     skips.know(Skipped(**skipped) for skipped in record["skipped"])
     stand_ins = dict(enumerate(map(_stand_in, record["shards"])))
     shards: dict[int, Shard] = {}
@@ -95,9 +131,7 @@ def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
             except ShardError as error:
                 _lose(skips, number, old["rows"], error)
     lost = Skips(skips.on_error)
-    found = read_footers(
-        list(shards.values()), columns.trace, columns.beside_trace(), whole_rows=True, skips=lost
-    )
+    found = read_footers(list(shards.values()), layout, columns.each(), whole_rows=True, skips=lost)
     for (number, shard), footer in zip(shards.items(), found.each, strict=True):
         old = record["shards"][number]
         if footer.digest and (old["size"], old["footer_sha256"]) != (shard.size, footer.digest):
@@ -115,6 +149,8 @@ def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
         footers=tuple(each),
         rows=tuple(limited(each, record["config"]["limit"])),
         schema=found.schema,
+        layout=layout,
+        columns=columns,
         other_files=0,
     )
 

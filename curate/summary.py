@@ -13,6 +13,7 @@ from math import isfinite
 import polars as pl
 
 from curate.tally import Tally
+from curate.verdicts import QUARANTINED
 
 MAX_VALUES = 100_000
 """Distinct values of a column that are counted; beyond, the column is named and left out."""
@@ -103,13 +104,15 @@ class Cut:
     rows: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, int] = field(default_factory=dict)
 
     def add(self, chunk: pl.DataFrame, exact: pl.DataFrame, decided: pl.DataFrame) -> None:
         """Account for a chunk; `exact` has the feature's values in double precision."""
         self.rows += chunk.height
-        read = chunk["verdict"] == "ok"
+        _count(self.verdicts, chunk["verdict"])
+        read = ~decided["reason"].is_in(QUARANTINED).fill_null(False)
         if not read.all():
-            _count(self.quarantined, chunk["verdict"].filter(~read))
+            _count(self.quarantined, decided["reason"].filter(~read))
             chunk, exact, decided = (frame.filter(read) for frame in (chunk, exact, decided))
         _count(self.rejected, decided["reason"].drop_nulls())
         for group in self.groups:

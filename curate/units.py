@@ -10,13 +10,13 @@ from curate.features import LOCATOR, NAMED
 from curate.footers import Footer
 from curate.reading import UNIT_BYTES
 from curate.skipping import Skipped
+from curate.traces import is_list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """Which columns of the corpus hold what; None for what was not given."""
 
-    trace: str = "trace"
     id: str | None = None
     problem: str | None = None
     teacher: str | None = None
@@ -27,8 +27,8 @@ class Columns:
         """The columns of the features `id`, `problem`, `teacher` and `correct`."""
         return {name: getattr(self, name) for name in NAMED}
 
-    def beside_trace(self) -> list[str]:
-        """All columns that are read with the trace, each once."""
+    def each(self) -> list[str]:
+        """All of them, each once."""
         given = [column for column in self.named().values() if column is not None]
         return list(dict.fromkeys([*given, *self.carry]))
 
@@ -52,6 +52,8 @@ def features_schema(corpus: pa.Schema, columns: Columns, measured: Sequence[pa.F
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a value beside a trace; a list beside a list of traces has one for each."""
+    kind = kind.value_type if is_list(kind) else kind
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import manifest, output
-from curate.buffers import text_buffers
 from curate.errors import OutputError
 from curate.featurefiles import feature_files, file_chunks
+from curate.rereading import Reread
+from curate.verdicts import QUARANTINED
 from curate.wholefile import FileRecord, read_back
 
 KINDS = ("features", "steps", "quarantine", "selection")
@@ -108,14 +109,16 @@ def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterat
     if len(record["skipped"]) != record["counts"]["units_skipped"]:
         yield f"{folder}: the manifest does not list as much as it counts of what was not read"
     for shard, (told, file) in enumerate(zip(record["shards"], features, strict=True)):
-        chunks = list(file_chunks(file, ["row", "verdict", "bytes", "steps", "id"]))
+        chunks = list(file_chunks(file, ["row", "item", "verdict", "bytes", "steps", "id"]))
         table = pl.concat(chunks) if chunks else None
         rows = table.height if table is not None else 0
         found.rows += rows
-        if table is not None and (table["row"] != np.arange(rows)).any():
+        if table is not None and not _in_order(table):
             yield f"{file}: rows are not in the order of the corpus"
-        if record["config"]["limit"] is None and rows != told["rows"]:
-            yield f"{file}: expected {told['rows']:,} rows as in {told['path']}, found {rows:,}"
+        of_corpus = 0 if table is None else int((table["item"] == 0).sum())
+        if record["config"]["limit"] is None and of_corpus != told["rows"]:
+            expected = f"expected {told['rows']:,} rows as in {told['path']}"
+            yield f"{file}: {expected}, found {of_corpus:,}"
         if table is not None:
             yield from _shard_account(folder, record, shard, table, found, kept)
     counts = {
@@ -130,8 +133,17 @@ def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterat
     if found.rows != found.kept + found.rejected.total() + found.quarantined.total():
         yield f"{folder}: {found.rows:,} rows are not what was kept, rejected and quarantined"
     if record["rule"] is not None:
-        expected = pl.concat(kept) if kept else pl.DataFrame({"bytes": [], "id": []})
-        yield from _same_rows(folder, record, expected)
+        rows_kept = pl.concat(kept) if kept else pl.DataFrame({"bytes": [], "id": []})
+        yield from _same_rows(folder, record, rows_kept)
+
+
+def _in_order(table: pl.DataFrame) -> bool:
+    """Whether there is every row of the corpus, and every item of each, one after the other."""
+    first = table["item"] == 0
+    if not np.array_equal(table["row"].filter(first), np.arange(int(first.sum()))):
+        return False
+    rows, items = np.diff(table["row"]), np.diff(table["item"])
+    return bool(first[0] and (np.where(rows == 0, items == 1, table["item"][1:] == 0)).all())
 
 
 def _shard_account(
@@ -143,7 +155,7 @@ def _shard_account(
     kept: list[pl.DataFrame],
 ) -> Iterator[str]:
     name = f"{shard:05d}.parquet"
-    unread = table["verdict"] != "ok"
+    unread = table["verdict"].is_in(QUARANTINED)
     steps = folder / ".curate" / "steps" / name
     if record["scan"] is None and record["config"]["steps"]:
         rows = pq.read_metadata(steps).num_rows
@@ -164,25 +176,26 @@ def _shard_account(
         return
     reasons = decided["reason"].filter(~decided["kept"])
     for reason, count in reasons.value_counts().iter_rows():
-        by_rule = reason in ("keep", "keep_null", "drop_top")
-        (found.rejected if by_rule else found.quarantined)[reason] += count
+        (found.quarantined if reason in QUARANTINED else found.rejected)[reason] += count
     found.kept += int(decided["kept"].sum())
     kept.append(table.select("bytes", "id").filter(decided["kept"]))
 
 
 def _same_rows(folder: Path, record: manifest.Manifest, kept: pl.DataFrame) -> Iterator[str]:
     """Whether the rows of the dataset are those that were kept: their ids, and their lengths."""
-    trace, name = (record["config"]["columns"][column] for column in ("trace", "id"))
     at = 0
     for file in record["data"]:
         path = folder / "data" / file
-        for batch in _batches(path, [trace] if name is None else [trace, name]):
+        reader = Reread(record["config"], pq.read_schema(path).names)
+        for batch in _batches(path, reader.columns):
             rows = kept.slice(at, batch.num_rows)
-            lengths = np.diff(text_buffers(batch.column(trace))[1])
-            if not np.array_equal(lengths, rows["bytes"].to_numpy()):
+            if not reader.holds(batch, rows["bytes"].to_numpy()):
                 yield f"{path}: a trace is not as long as the one that was kept"
                 return
-            if name is not None and batch.column(name).to_pylist() != rows["id"].to_list():
+            if (
+                reader.id is not None
+                and batch.column(reader.id).to_pylist() != rows["id"].to_list()
+            ):
                 yield f"{path}: an id is not that of the row that was kept"
                 return
             at += batch.num_rows

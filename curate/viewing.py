@@ -12,16 +12,18 @@ from rich.console import Console
 from rich.text import Text
 
 from curate import manifest, native
-from curate.buffers import text_buffers
 from curate.corpus import reopen
 from curate.errors import CurateError, ShardError
 from curate.expression import roots
 from curate.featurefiles import feature_files, file_chunks
 from curate.features import measured_fields, parse_delimiter
 from curate.footers import Footer, RowGroup
+from curate.layout import from_dict
 from curate.rawfooter import read_footer
 from curate.reading import open_shard
 from curate.terminal import printable, printable_lines
+from curate.traces import TraceReader
+from curate.verdicts import QUARANTINED
 
 STYLES = (
     "bold black on yellow",
@@ -55,39 +57,55 @@ def find_trace(folder: str | Path, row: str) -> Found:
     files = feature_files(scan, len(record["shards"]))
     shard, position = _locate(record, files, row)
     features = _row(files[shard], position)
-    if features["verdict"] != "ok":
+    if features["verdict"] in QUARANTINED:
         raise CurateError(f"{row}: could not be read when it was scanned: {features['verdict']}")
     selected = place / ".curate" / "selection" / files[shard].name
     decision = _row(selected, position) if selected.exists() else None
-    return Found(_trace(record, shard, position), features, decision, record, place)
+    trace = _trace(record, shard, features["row"], features["item"])
+    return Found(trace, features, decision, record, place)
 
 
 def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int, int]:
-    """Shard and position of a row."""
+    """Shard and position of a trace in its features."""
     names = [shard["name"] for shard in record["shards"]]
-    name, _, digits = row.rpartition(":")
-    if name in names and digits.isdecimal():
-        shard = names.index(name)
-        rows = pq.read_metadata(files[shard]).num_rows
-        if len(digits) > 18 or int(digits) >= rows:
-            raise CurateError(f"{row}: shard {name} has {rows:,} rows, counted from 0")
-        return shard, int(digits)
+    if place := _place(names, row):
+        shard, number, item = place
+        at = 0
+        for chunk in file_chunks(files[shard], ["row", "item"]):
+            same_place = (chunk["row"] == number) & (chunk["item"] == item)
+            if same_place.any():
+                return shard, at + int(same_place.arg_true()[0])
+            at += chunk.height
+        raise CurateError(f"{row}: shard {names[shard]} has {at:,} traces, and none there")
     is_bytes = pa.types.is_binary(pq.read_schema(files[0]).field("id").type)
     same = pl.col("id") == row.encode() if is_bytes else pl.col("id").cast(pl.String) == row
-    found = [
-        (shard, position)
-        for shard, file in enumerate(files)
-        for chunk in file_chunks(file, ["row", "id"])
-        for position in chunk.filter(same)["row"]
-    ]
+    found = []
+    for shard, file in enumerate(files):
+        at = 0
+        for chunk in file_chunks(file, ["row", "item", "id"]):
+            each = chunk.with_row_index("at", offset=at).filter(same)
+            found += [(shard, *place) for place in each.select("at", "row", "item").iter_rows()]
+            at += chunk.height
     if not found:
         raise CurateError(
             f"{row}: no row has this id; a row is an id or SHARD:ROW, as {names[0]}:0"
         )
     if len(found) > 1:
-        listed = ", ".join(f"{names[shard]}:{position}" for shard, position in found[:5])
+        of_item = ":{2}" if record["config"]["layout"]["elements"] else ""
+        places = [f"{names[s]}:" + ("{1}" + of_item).format(*p) for s, *p in found[:5]]
+        listed = ", ".join(places)
         raise CurateError(f"{row}: {len(found):,} rows have this id, among them {listed}")
-    return found[0]
+    return found[0][:2]
+
+
+def _place(names: list[str], row: str) -> tuple[int, int, int] | None:
+    """Shard, row and item of SHARD:ROW or SHARD:ROW:ITEM, None where it is neither."""
+    rest, _, last = row.rpartition(":")
+    shorter, _, middle = rest.rpartition(":")
+    for name, numbers in ((rest, (last, "0")), (shorter, (middle, last))):
+        if name in names and all(n.isdecimal() and len(n) <= 18 for n in numbers):
+            return names.index(name), int(numbers[0]), int(numbers[1])
+    return None
 
 
 def _row(file: Path, position: int) -> dict[str, Any]:
@@ -95,7 +113,7 @@ def _row(file: Path, position: int) -> dict[str, Any]:
     return row
 
 
-def _trace(record: manifest.Manifest, shard: int, position: int) -> bytes:
+def _trace(record: manifest.Manifest, shard: int, position: int, item: int) -> bytes:
     """The bytes of a trace, from the corpus."""
     old = record["shards"][shard]
     source = reopen(old["name"], old["path"])
@@ -108,12 +126,12 @@ def _trace(record: manifest.Manifest, shard: int, position: int) -> bytes:
         first += groups[group].rows
         group += 1
     footer = Footer(sum(each.rows for each in groups), groups, raw.digest)
-    column = record["config"]["columns"]["trace"]
-    with open_shard(source, footer, [column]) as opened:
+    layout = from_dict(record["config"]["layout"], "the scan's manifest")
+    with open_shard(source, footer, layout.leaves()) as opened:
         for batch in opened.batches([group], READ_ROWS):
             if first + batch.num_rows > position:
-                data, offsets = text_buffers(batch.column(0).slice(position - first, 1))
-                return data[offsets[0] : offsets[1]].tobytes()
+                found = TraceReader(layout).read(batch.slice(position - first, 1))
+                return found.data[found.starts[item] : found.ends[item]].tobytes()
             first += batch.num_rows
     raise ShardError(f"{source.path}: its footer says more than {position:,} rows, found {first:,}")
 
@@ -136,7 +154,10 @@ def _facts(found: Found) -> list[str]:
     """What was measured, and the decision with its numbers."""
     features = found.features
     columns = found.record["config"]["columns"]
-    lines = [f"{printable(features['shard'])}:{features['row']}"]
+    item = f":{features['item']}" if found.record["config"]["layout"]["elements"] else ""
+    lines = [f"{printable(features['shard'])}:{features['row']}{item}"]
+    if features["verdict"] != "ok":
+        lines.append(f"verdict: {features['verdict']}")
     for name in ("id", "problem", "teacher", "correct", *columns["carry"]):
         if features[name] is not None:
             lines.append(f"{printable(name)}: {printable(str(features[name]))}")
@@ -155,7 +176,9 @@ def _decision(found: Found) -> list[str]:
         return ["kept"]
     rule, reason = found.record["rule"], found.decision["reason"]
     if reason not in ("drop_top", "keep", "keep_null"):
-        return [f"quarantined: {reason}, as the rest of the row cannot be read"]
+        if reason in QUARANTINED:
+            return [f"quarantined: {reason}, as the rest of the row cannot be read"]
+        return [f"rejected: {reason}"]
     if reason == "drop_top":
         stratum = _stratum(found, rule["within"])
         value = _exact(found.features, rule["rank_by"])

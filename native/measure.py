@@ -56,6 +56,21 @@ class Counts:
     spans: np.ndarray | None = None
     step_markers: np.ndarray | None = None
 
+    def every_other(self) -> "Counts":
+        """The counts of the first trace, the third, and so on."""
+        chosen = {
+            name: getattr(self, name)[::2]
+            for name in ("steps", "branch_steps", "branch_pairs", "first_branch", "markers")
+        }
+        inside = np.repeat(np.arange(len(self.steps)) % 2 == 0, self.steps)
+        return Counts(
+            **chosen,
+            category_steps=self.category_steps[::2],
+            unique_steps=None if self.unique_steps is None else self.unique_steps[::2],
+            spans=None if self.spans is None else self.spans[inside],
+            step_markers=None if self.step_markers is None else self.step_markers[inside],
+        )
+
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""

@@ -19,11 +19,20 @@ match
 branch step
     A step with a marker of category 0, which is `branch` in every lexicon.
 
+thought
+    The part of a text between a pair of tags. An opening tag counts as one if only blanks stand
+    before it, or if it stands alone on its line, and before any closing tag; of several the first.
+    The thought begins behind it, or where the text does if there is none, and ends before the last
+    closing tag, or where the text does. Tags that a model's format reserves (`special`) may stand
+    anywhere, and the first closing tag behind the opening one ends the thought.
+
 Patterns are `(category, phrase, at_start)`: the phrase as UTF-8, lower-cased in ASCII.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+
+from .tags import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, OK, PREFILLED, SEVERAL, UNCLOSED, Tags
 
 Pattern = tuple[int, bytes, bool]
 Span = tuple[int, int]
@@ -128,3 +137,71 @@ def measure(
         "spans": spans,
         "step_markers": counts,
     }
+
+
+def thought(text: bytes, tags: Tags) -> tuple[int, int, int]:
+    """Where the thought of a text starts and ends, and the verdict (`tags.VERDICTS`)."""
+    if is_blank(text):
+        return 0, 0, EMPTY
+    found = tag_places(text, tags)
+    opens = [at for at, is_open in found if is_open]
+    closes = [at for at, is_open in found if not is_open]
+    counted = [
+        at
+        for at in opens
+        if tags.special or (is_opening(text, at, tags) and not any(c < at for c in closes))
+    ]
+    start = counted[0] + len(tags.open) if counted else 0
+    if tags.special:
+        behind = [at for at in closes if counted and at >= start][:1]
+        more = len(opens) > 1
+    else:
+        behind = closes[-1:]
+        more = len(found) > len(counted[:1]) + len(behind)
+    if not counted and not behind:
+        return 0, 0, MISSING
+    end = behind[0] if behind else len(text)
+    if more:
+        return start, end, SEVERAL
+    if not behind:
+        return start, end, UNCLOSED
+    if is_blank(text[start:end]):
+        return start, end, EMPTY
+    return start, end, OK if counted else PREFILLED
+
+
+def tag_places(text: bytes, tags: Tags) -> list[tuple[int, bool]]:
+    """Where tags stand, leftmost first, without overlaps, and whether each is an opening one."""
+    found, at = [], 0
+    while at < len(text):
+        for tag, is_open in ((tags.open, True), (tags.close, False)):
+            if text.startswith(tag, at):
+                found.append((at, is_open))
+                at += len(tag) - 1
+                break
+        at += 1
+    return found
+
+
+def is_opening(text: bytes, at: int, tags: Tags) -> bool:
+    """Whether an opening tag at a place is first in the text but for blanks, or on its line."""
+    if is_blank(text[:at]):
+        return True
+    line = text[text.rfind(b"\n", 0, at) + 1 : at]
+    return is_blank(line) and is_blank(text[at + len(tags.open) :].split(b"\n")[0])
+
+
+def fault(text: bytes) -> int | None:
+    """
+    The verdict on bytes that are no text: what comes first, a NUL or what is not UTF-8.
+
+    UTF-8 is what Python decodes (Unicode, table 3-7).
+    """
+    try:
+        text.decode()
+        bad = len(text)
+    except UnicodeDecodeError as error:
+        bad = error.start
+    if 0 in text[:bad]:
+        return NOT_TEXT
+    return INVALID_UTF8 if bad < len(text) else None

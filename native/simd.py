@@ -147,6 +147,30 @@ def block_masks(typingctx, data, index, shuffles, sets):
     return types.UniTuple(types.uint64, 4)(data, types.int64, shuffles, sets), generate
 
 
+@intrinsic
+def text_masks(typingctx, data, index, first, second):
+    """
+    Bits of the 64 bytes from `data[index]`: those equal to either of two bytes, and those that are
+    0 or above 0x7F. Two uint64, bit 0 for the first. LLVM cuts the vector to what the host has.
+    """
+    wide = ir.VectorType(BYTE, BLOCK)
+
+    def generate(context, builder, signature, args):
+        address = _pointer(context, builder, signature.args[0], args[0], args[1])
+        piece = builder.load(builder.bitcast(address, wide.as_pointer()), align=1)
+        same = ir.Constant(LONG, 0)
+        for byte in args[2:]:
+            one = builder.insert_element(ir.Constant(wide, ir.Undefined), byte, ir.IntType(32)(0))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK)
+            equal = builder.icmp_unsigned("==", piece, builder.shuffle_vector(one, one, lanes))
+            same = builder.or_(same, builder.bitcast(equal, LONG))
+        odd = builder.icmp_signed("<=", piece, ir.Constant(wide, [0] * BLOCK))
+        masks = [same, builder.bitcast(odd, LONG)]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.uint64, 2)(data, types.int64, types.uint8, types.uint8), generate
+
+
 def _vector():
     return ir.VectorType(BYTE, WIDTH)
 

@@ -70,12 +70,28 @@ SELECTION = (
         help="Add these features to the emitted rows, as columns curate_FEATURE.",
     ),
     click.option(
+        "--accept",
+        multiple=True,
+        callback=names,
+        metavar="VERDICT,...",
+        help="Verdicts of rows that may be kept, of ok, prefilled, unclosed, empty, several, "
+        "missing. [default: ok,prefilled]",
+    ),
+    click.option(
         "--format",
-        "layout",
-        type=click.Choice(["original"]),
+        "format_",
+        type=click.Choice(["original", "messages", "prompt-completion", "sharegpt"]),
         default="original",
         show_default=True,
-        help="Layout of the emitted rows: the corpus's own columns.",
+        help="Rows of the dataset: the corpus's own, or conversations; for training "
+        "prompt-completion.",
+    ),
+    click.option(
+        "--thinking",
+        type=click.Choice(["keep", "strip"]),
+        default="keep",
+        show_default=True,
+        help="Whether conversations have the thoughts, or the answers only.",
     ),
     click.option(
         "--shard-size",
@@ -135,6 +151,10 @@ RUN = (
         help="Print one JSON document on stdout instead of the summary.",
     ),
 )
+
+
+RULE = ("keep", "drop_top", "rank_by", "within", "accept")
+"""Options of which `selection_of` makes a rule."""
 
 
 def selection_options(command: Command) -> Command:

@@ -17,6 +17,7 @@ from curate.status import Status
 from curate.summary import BETWEEN_WARNING, Between, GroupCounts
 from curate.terminal import printable
 from curate.units import plan_units
+from curate.verdicts import QUARANTINED
 from curate.verifying import Verified
 
 SHOWN = 12
@@ -44,6 +45,8 @@ def show(report: Report, *, as_json: bool) -> int:
 
 def notes(plan: Plan) -> None:
     """What a user should know of the corpus before it is read, on stderr."""
+    if plan.source.detected:
+        click.echo(f"note: {printable(plan.source.detected)}", err=True)
     if plan.source.other_files:
         click.echo(
             f"note: {plan.source.other_files:,} files beside the shards are not .parquet, not read",
@@ -65,7 +68,8 @@ def dry_run(plan: Plan, *, as_json: bool) -> str:
             len(plan_units(n, footer, source.rows[n], {}))
             for n, footer in enumerate(source.footers)
         ),
-        "columns": [asked.columns.trace, *asked.columns.beside_trace()],
+        "layout": source.layout.name,
+        "columns": [*source.layout.leaves(), *source.columns.each()],
         "lexicon": asked.lexicon.name,
         "features": plan.schema.names,
         "out": str(plan.folder),
@@ -153,6 +157,7 @@ def verified(folder: str, found: Verified) -> str:
 
 
 def _counts(report: Report) -> str:
+    end = f"{printable(report.out)}, {report.seconds:.1f} s"
     if not report.selected and not report.quarantined:
         rows = [("measured", f"{report.rows:,}", "")]
     else:
@@ -162,7 +167,11 @@ def _counts(report: Report) -> str:
             rows.append((f"rejected: {reason}", *_share(count, report.rows)))
         for reason, count in report.quarantined.items():
             rows.append((f"quarantined: {reason}", *_share(count, report.rows)))
-    return f"{_table(rows)}\n{printable(report.out)}, {report.seconds:.1f} s"
+    other = {v: n for v, n in report.verdicts.items() if v != "ok" and v not in QUARANTINED}
+    if other:
+        told = ", ".join(f"{verdict} {count:,}" for verdict, count in other.items())
+        return f"{_table(rows)}\nverdicts: ok {report.verdicts.get('ok', 0):,}, {told}\n{end}"
+    return f"{_table(rows)}\n{end}"
 
 
 def _skipped(skipped: Sequence[Skipped]) -> str:

@@ -4,12 +4,22 @@ from typing import Any
 
 import click
 
-from curate.commands.options import names, run_options, selection_options
+from curate.commands.options import RULE, names, run_options, selection_options
 
 
 @click.command()
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("--column", default="trace", show_default=True, help="The column of the traces.")
+@click.option(
+    "--column",
+    metavar="COL",
+    help="The text column of the traces [default: `trace`, or as detected]; with --preset the one "
+    "that it is about.",
+)
+@click.option(
+    "--preset", metavar="NAME", help="Where the traces are, by name: see `curate layout list`."
+)
+@click.option("--layout", metavar="FILE", help="The same, as a TOML file says.")
+@click.option("--answer", metavar="COL", help="The column of the answers, where they are apart.")
 @click.option("--id", "id_column", metavar="COL", help="The column that names a row.")
 @click.option("--problem", metavar="COL", help="The column of what a trace answers.")
 @click.option("--teacher", metavar="COL", help="The column of the model that wrote it.")
@@ -54,29 +64,32 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     DIR/.curate/features, one row for each trace. With --keep or --drop-top the kept rows go to
     DIR/data, whole and in order; without one a scan only measures.
     """
-    from curate.api import on_error_of, selection_of
+    from curate.api import form_of, on_error_of, selection_of
     from curate.commands import report
+    from curate.layout import Where
     from curate.pipeline import run_plan
     from curate.planning import plan_scan
     from curate.units import Columns
 
+    where = Where(**{name: options[name] for name in ("column", "preset", "layout", "answer")})
     columns = Columns(
-        trace=options["column"],
         id=options["id_column"],
         problem=options["problem"],
         teacher=options["teacher"],
         correct=options["correct"],
         carry=options["carry"],
     )
-    rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
+    rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None and options["annotate"]:
         raise click.UsageError("--annotate: expected together with --keep or --drop-top")
     names = "lexicon delimiter steps repeats annotate split limit overwrite".split()
     plan = plan_scan(
         corpus,
         out=options["out"],
+        where=where,
         columns=columns,
         selection=rule,
+        form=form_of(options["format_"], options["thinking"]),
         shard_bytes=options["shard_size"],
         on_error=on_error_of(
             options["on_error"], options["max_bad_shards"], options["max_bad_rows"]

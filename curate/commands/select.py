@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from curate.commands.options import run_options, selection_options
+from curate.commands.options import RULE, run_options, selection_options
 
 
 @click.command()
@@ -18,18 +18,19 @@ def select(scanned: str, **options: Any) -> int:
     The kept rows are copied out of the corpus to DIR/data; SCAN is never changed. To keep all rows,
     say --keep true.
     """
-    from curate.api import on_error_of, selection_of
+    from curate.api import form_of, on_error_of, selection_of
     from curate.commands import report
     from curate.pipeline import run_plan
     from curate.planning import plan_select
 
-    rule = selection_of(options["keep"], options["drop_top"], options["rank_by"], options["within"])
+    rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None:
         raise click.UsageError("expected --keep or --drop-top")
     plan = plan_select(
         scanned,
         out=options["out"],
         selection=rule,
+        form=form_of(options["format_"], options["thinking"]),
         annotate=options["annotate"],
         shard_bytes=options["shard_size"],
         on_error=on_error_of(

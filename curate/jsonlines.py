@@ -1,0 +1,380 @@
+"""
+What a file of JSON Lines holds: learnt by reading all of it once, as it has no footer.
+
+Each line is an object or blank, in UTF-8. A column has one type in all lines: null or missing goes
+with any, integers become doubles beside numbers with a fraction, the fields of objects and the
+elements of lists follow the same rule. All else is an error that names the line. Text stays text,
+also where it looks like a date. `NaN` and `Infinity` are doubles, as Python writes them.
+
+Blocks of lines are read by Arrow. What it refuses, or might not have read exactly, is decided line
+by line by the interpreter's own parser.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from math import isinf
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.corpus import Shard
+from curate.errors import CurateError, SchemaError, ShardError, TooLargeError
+from curate.jsonreading import (
+    CODECS,
+    JsonGroup,
+    JsonIndex,
+    LongLineError,
+    open_text,
+    parse,
+    read_blocks,
+    without_null,
+)
+from curate.rawfooter import UNREADABLE, first_line
+
+SUFFIXES = tuple(name + packed for name in (".jsonl", ".ndjson") for packed in ("", *CODECS))
+"""The ends of the names of files that are JSON Lines."""
+
+GROUP_BYTES = 32 << 20
+"""Text of a row group, at the least but for the last one."""
+
+MAX_LINE_BYTES = 1 << 30
+"""What Arrow's offsets of text, and its blocks, have room for."""
+
+MAX_KEYS = 4096
+"""In the objects of one column, counted over all lines: a row takes room for each of them."""
+
+MAX_DEPTH = 100
+"""Of lists and objects in one another: far above what is of use, far below what ends a process."""
+
+BLOCK_ROWS = 1024
+"""Lines looked at together."""
+
+MANY_BRACKETS = 2000
+"""In one line; below that Arrow's parser, which descends into them, has stack enough."""
+
+EXACT = 1 << 53
+"""Integers up to it are the same as doubles."""
+
+BLANK = b" \t\r\n"
+"""What JSON takes for white space."""
+
+BEYOND = 1 << 64
+"""Stands for a number that is beyond int64 or double: it is refused."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+BOM = b"\xef\xbb\xbf"
+
+
+def read_index(shard: Shard, max_line: int = MAX_LINE_BYTES) -> JsonIndex:
+    """
+    Read a file of JSON Lines once, as a stream; takes up to six times the longest line in memory.
+
+    Raises ShardError where it cannot be read, is truncated, or a line is no JSON object or holds
+    what is not text; TooLargeError where a line is longer than `max_line` bytes; SchemaError where
+    lines disagree on a column's type, or a number is beyond int64 or double. An empty file is sound
+    and has no columns.
+    """
+    sha256 = hashlib.sha256()
+    columns, groups, group = _Columns(shard), [], _Group(0)
+    try:
+        with open_text(shard, sha256) as text:
+            for block in read_blocks(text, BLOCK_ROWS, max_line):
+                if columns.line == 1 and block.startswith(BOM):
+                    group, block = _Group(len(BOM)), block[len(BOM) :]
+                group.add(block, columns)
+                if group.num_bytes >= GROUP_BYTES and group.rows:
+                    groups.append(group.done())
+                    group = _Group(group.offset + group.num_bytes)
+    except LongLineError:
+        raise TooLargeError(
+            f"{shard.path}: line {columns.line:,}: expected at most {max_line:,} bytes, found more"
+        ) from None
+    except UNREADABLE as error:
+        raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
+    if group.rows:
+        groups.append(group.done())
+    return JsonIndex(pa.schema(list(columns.kind)), tuple(groups), sha256.hexdigest())
+
+
+@dataclass(slots=True)
+class _Group:
+    """A row group while it is read."""
+
+    offset: int
+    rows: int = 0
+    num_bytes: int = 0
+    longest: int = 0
+    crc: int = 0
+    column_bytes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, block: bytes, columns: "_Columns") -> None:
+        """Add a block of lines."""
+        lines = [line for each in block.split(b"\n") if (line := each.strip(BLANK))]
+        self.num_bytes += len(block)
+        self.crc = zlib.crc32(block, self.crc)
+        self.longest = max(self.longest, *map(len, lines), 0)
+        self.rows += len(lines)
+        if lines:
+            table = columns.add(block, lines)
+            for name in table.column_names:
+                self.column_bytes[name] += table.column(name).nbytes
+        columns.line += block.count(b"\n")
+
+    def done(self) -> JsonGroup:
+        """The row group."""
+        return JsonGroup(
+            self.rows, self.num_bytes, self.offset, self.longest, self.crc, dict(self.column_bytes)
+        )
+
+
+class _DoubtError(Exception):
+    """Arrow may not have read what stands there."""
+
+
+class _LineError(Exception):
+    """What is wrong with a line, and as what it is raised."""
+
+    def __init__(self, kind: type[CurateError], what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+
+
+@dataclass(slots=True)
+class _Columns:
+    """
+    The columns as they are known so far, as one struct, and the line that comes next.
+
+    `wide` are the paths of those that hold integers which are not the same as doubles.
+    """
+
+    shard: Shard
+    kind: pa.StructType = field(default_factory=lambda: pa.struct([]))
+    wide: set[str] = field(default_factory=set)
+    line: int = 1
+
+    def add(self, block: bytes, lines: Sequence[bytes]) -> pa.Table:
+        """Learn from a block, of which these lines are not blank; returns it as a table."""
+        try:
+            table, wide = _read_fast(block, lines)
+            self.kind = _unified("", self.kind, _kind_of_table(table), self.wide | wide)
+            self.wide |= wide
+            return table
+        except (_DoubtError, _LineError, pa.ArrowException, ValueError):
+            self._add_each(block)
+            return self._read_again(block)
+
+    def _add_each(self, block: bytes) -> None:
+        """Learn from each line; raises what is wrong with the first that is."""
+        for number, line in enumerate(block.split(b"\n"), self.line):
+            if text := line.strip(BLANK):
+                try:
+                    kind = _kind_of(_read_line(text), "", self.wide)
+                    self.kind = _unified("", self.kind, kind, self.wide)
+                except _LineError as error:
+                    raise error.kind(f"{self.shard.path}: line {number:,}: {error}") from None
+
+    def _read_again(self, block: bytes) -> pa.Table:
+        """What is sound can be read as it will be later on."""
+        try:
+            return parse(block, pa.schema([(f.name, without_null(f.type)) for f in self.kind]))
+        except pa.ArrowException as error:
+            raise ShardError(
+                f"{self.shard.path}: behind line {self.line:,}: {first_line(error)}"
+            ) from error
+
+
+def _read_fast(block: bytes, lines: Sequence[bytes]) -> tuple[pa.Table, set[str]]:
+    """
+    A block as Arrow reads it, and the paths of wide integers.
+
+    Where each line begins and ends with a brace and there are as many rows as lines, each line is
+    one object: between objects, and nowhere inside, a line can end after `}` and the next begin
+    with `{`. Raises _DoubtError or ArrowInvalid where this is not so.
+    """
+    if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        raise _DoubtError
+    if max(map(_brackets, lines)) > MANY_BRACKETS:
+        raise _DoubtError
+    table = parse(block, None)
+    table.validate(full=True)  # that text is UTF-8, and lists are as long as they say
+    if table.num_rows != len(lines):
+        raise _DoubtError
+    wide: set[str] = set()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        wide.update(_wide_paths(_below("", name), column.chunk(0), 1))
+    return table, wide
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
+
+
+def _wide_paths(path: str, array: pa.Array, depth: int) -> Iterator[str]:
+    """The paths of wide integers. Raises _DoubtError where a double may be one that was rounded."""
+    if depth > MAX_DEPTH:
+        raise _DoubtError
+    if pa.types.is_list(array.type):
+        yield from _wide_paths(f"{path}[]", array.flatten(), depth + 1)
+    elif pa.types.is_struct(array.type):
+        for below, values in zip(array.type, array.flatten(), strict=True):
+            yield from _wide_paths(_below(path, below.name), values, depth + 1)
+    elif pa.types.is_int64(array.type):
+        if pc.any(pc.or_(pc.greater(array, EXACT), pc.less(array, -EXACT))).as_py():
+            yield path
+    elif pa.types.is_float64(array.type):
+        if not pc.all(pc.less(pc.abs(array), float(EXACT))).as_py():  # NaN too: Arrow takes `-NaN`
+            raise _DoubtError
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _kind_of_table(table: pa.Table) -> pa.StructType:
+    return pa.struct([(each.name, _as_text(each.type)) for each in table.schema])
+
+
+def _as_text(kind: pa.DataType) -> pa.DataType:
+    """A type with text for what Arrow takes for a date."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_text(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(each.name, _as_text(each.type)) for each in kind])
+    return kind
+
+
+def _unified(path: str, known: pa.DataType, found: pa.DataType, wide: set[str]) -> pa.DataType:
+    """The type that holds what two hold. Raises _LineError where there is none."""
+    if known == found or pa.types.is_null(found):
+        return known
+    if pa.types.is_null(known):
+        return found
+    if pa.types.is_list(known) and pa.types.is_list(found):
+        return pa.list_(_unified(f"{path}[]", known.value_type, found.value_type, wide))
+    if pa.types.is_struct(known) and pa.types.is_struct(found):
+        kinds = {each.name: each.type for each in known}
+        for each in found:
+            old = kinds.get(each.name, pa.null())
+            kinds[each.name] = _unified(_below(path, each.name), old, each.type, wide)
+        if len(kinds) > MAX_KEYS:
+            where = f"column `{path}`" if path else "rows"
+            what = f"{where}: expected at most {MAX_KEYS:,} different keys, found more"
+            raise _LineError(SchemaError, what)
+        return pa.struct(list(kinds.items()))
+    if {known, found} != {pa.int64(), pa.float64()}:
+        raise _LineError(
+            SchemaError,
+            f"column `{path}` is {_name(found)}, expected {_name(known)} as before",
+        )
+    if path in wide:
+        raise _LineError(
+            SchemaError,
+            f"column `{path}` holds numbers with a fraction and integers beyond 2**53, expected "
+            f"such as either int64 or double can hold",
+        )
+    return pa.float64()
+
+
+def _name(kind: pa.DataType) -> str:
+    """A type in JSON's words."""
+    if pa.types.is_list(kind):
+        return "an array"
+    if pa.types.is_struct(kind):
+        return "an object"
+    names = {pa.string(): "a string", pa.bool_(): "true or false", pa.null(): "null"}
+    return names.get(kind, "a number")
+
+
+def _read_line(line: bytes) -> dict[str, Any]:
+    """A line's object. Raises _LineError where it is none."""
+    if line.startswith(b"["):
+        raise _LineError(
+            ShardError,
+            "expected a JSON object, found an array; a file that is one array has to be written "
+            "one element to a line",
+        )
+    try:
+        value = _DECODER.decode(line.decode())
+    except UnicodeDecodeError as error:
+        raise _LineError(ShardError, f"not UTF-8 at byte {error.start + 1:,} of it") from None
+    except json.JSONDecodeError as error:
+        what = f"not a JSON object: {error.msg} at character {error.pos + 1:,}"
+        raise _LineError(ShardError, what) from None
+    except RecursionError:
+        raise _too_deep() from None
+    if not isinstance(value, dict):
+        raise _LineError(ShardError, "expected a JSON object, found a single value")
+    return value
+
+
+def _too_deep() -> _LineError:
+    return _LineError(ShardError, f"expected at most {MAX_DEPTH} levels of arrays and objects")
+
+
+def _kind_of(value: Any, path: str, wide: set[str], depth: int = 0) -> pa.DataType:
+    """The type of a value of JSON. Raises _LineError where it has none; adds to `wide`."""
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    if isinstance(value, dict):
+        kinds = []
+        for name, below in value.items():
+            _check_text(name, path)
+            kinds.append((name, _kind_of(below, _below(path, name), wide, depth + 1)))
+        return pa.struct(kinds)
+    if isinstance(value, list):
+        path = f"{path}[]"
+        each = [_kind_of(below, path, wide, depth + 1) for below in value]
+        return pa.list_(
+            reduce(lambda one, other: _unified(path, one, other, wide), each, pa.null())
+        )
+    if isinstance(value, str):
+        _check_text(value, path)
+        return pa.string()
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise _LineError(
+            SchemaError, f"column `{path}` holds a number beyond what int64 or double can hold"
+        )
+    if isinstance(value, int) and abs(value) > EXACT:
+        wide.add(path)
+    return _SCALARS[type(value)]
+
+
+_SCALARS = {type(None): pa.null(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+
+
+def _check_text(text: str, path: str) -> None:
+    if SURROGATE.search(text):
+        raise _LineError(
+            ShardError,
+            f"column `{path}` is no text: it holds half of a surrogate pair (\\ud800 to \\udfff)",
+        )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = next(name for name, times in Counter(n for n, _ in pairs).items() if times > 1)
+        raise _LineError(ShardError, f"`{twice}` stands twice in one object")
+    return value
+
+
+def _integer(token: str) -> int:
+    return int(token) if len(token) <= 20 else BEYOND
+
+
+def _double(token: str) -> float:
+    value = float(token)
+    return BEYOND if isinf(value) else value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_double)

@@ -1,0 +1,332 @@
+"""
+JSON Lines as record batches, a few lines at a time.
+
+A line is a row, a blank one is none. The text is cut into row groups at ends of lines
+(`curate.jsonlines` finds them), so that a row is found again, and plain files are read by several
+threads. What is packed can only be read from its beginning: what stands before is unpacked too.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.json as pj
+
+from curate.corpus import Shard
+from curate.errors import SchemaError, ShardError, TooLargeError
+from curate.rawfooter import UNREADABLE, first_line
+
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+"""How a file is packed, by the end of its name."""
+
+BLOCK_BYTES = 1 << 20
+"""Text parsed at once: still in the cache when it is measured. A longer line is parsed alone."""
+
+BUFFER_BYTES = 4 << 20
+"""Read from the file at once."""
+
+WIDENED = {(pa.int64(), pa.float64()), (pa.string(), pa.large_string())}
+"""What a column may be in a file, and in the corpus, with nothing lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonGroup:
+    """
+    A stretch of lines that is read like a row group of Parquet.
+
+    Its rows, the bytes of its text (unpacked) from `offset` on, the bytes of its longest line, the
+    CRC-32 of its text, and the bytes that its columns take as Arrow arrays, by their names.
+    """
+
+    rows: int
+    num_bytes: int
+    offset: int
+    longest: int
+    crc: int
+    column_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonIndex:
+    """
+    What a footer is for Parquet: the schema of all rows, the row groups, and a digest.
+
+    The digest is the SHA-256 of the file as it lies on disk.
+    """
+
+    schema: pa.Schema
+    groups: tuple[JsonGroup, ...]
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return sum(group.rows for group in self.groups)
+
+
+class Text(Protocol):
+    """Something to read bytes from."""
+
+    def read(self, num_bytes: int, /) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Hashed:
+    """A file that is hashed as it is read."""
+
+    file: pa.NativeFile
+    sha256: Any
+    closed: bool = False
+
+    def read(self, num_bytes: int = -1, /) -> bytes:
+        """The next bytes, as of any file."""
+        data: bytes = self.file.read(num_bytes)
+        self.sha256.update(data)
+        return data
+
+    def close(self) -> None:
+        """Nothing but a mark: whoever opened the file closes it."""
+        self.closed = True
+
+
+def json_batches(
+    shard: Shard,
+    index: JsonIndex,
+    schema: pa.Schema,
+    columns: Sequence[str] | None,
+    row_groups: Sequence[int],
+    rows: int,
+) -> Iterator[pa.RecordBatch]:
+    """
+    The rows of some row groups, at most `rows` at a time, never an empty batch.
+
+    `schema` is that of the corpus: what a row lacks is null in it, integers become doubles where
+    it says so. `columns` are names of columns or paths into them, None for all; a column is read
+    whole. Batches are of about BLOCK_BYTES. Row groups of a packed file stand in increasing order,
+    so that it is unpacked once. Raises SchemaError where a column cannot be as in the schema,
+    ShardError where the file cannot be read or is not the one that `index` is of.
+    """
+    wanted = pa.schema([field for field in schema if _is_wanted(field.name, columns)])
+    parsed = _parsed_schema(shard, index.schema, wanted)
+    number, position = None, 0
+    try:
+        with open_text(shard) as text:
+            for number in row_groups:
+                group = index.groups[number]
+                _go_on(text, position, group.offset)
+                for table in _group_tables(text, group, parsed, rows):
+                    yield _as_in(table, wanted)
+                position = group.offset + group.num_bytes
+    except _ChangedError:
+        raise ShardError(f"{shard.path}: row group {number}: changed since it was read") from None
+    except UNREADABLE as error:
+        place = "" if number is None else f": row group {number}"
+        raise ShardError(f"{shard.path}: cannot be read{place}: {first_line(error)}") from error
+
+
+class _ChangedError(Exception):
+    """A row group is not what it was."""
+
+
+@dataclass(slots=True)
+class _Section:
+    """The next `left` bytes of a text, and the CRC-32 of what was read of them."""
+
+    text: Text
+    left: int
+    crc: int = 0
+
+    def read(self, num_bytes: int, /) -> bytes:
+        data = self.text.read(min(num_bytes, self.left))
+        self.left -= len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        return data
+
+
+def _go_on(text: pa.NativeFile, position: int, offset: int) -> None:
+    """From a position in a text to an offset."""
+    if text.seekable():
+        text.seek(offset)
+        return
+    if offset < position:
+        raise ValueError("row groups of a packed file are read in increasing order")
+    skipped = _Section(text, offset - position)
+    while skipped.read(BLOCK_BYTES):
+        pass
+
+
+def _group_tables(text: Text, group: JsonGroup, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """The rows of a row group, at most so many at a time."""
+    section, left = _Section(text, group.num_bytes), group.rows
+    for block in read_blocks(section, rows):
+        if block := block.lstrip():
+            if not block.startswith(b"{"):  # over `null` the parser would crash
+                raise _ChangedError
+            table = parse(block, schema)
+            left -= table.num_rows
+            yield table
+    if left or section.left or section.crc != group.crc:
+        raise _ChangedError
+
+
+@contextmanager
+def open_text(shard: Shard, sha256: Any = None) -> Iterator[Any]:
+    """
+    The text of a file, unpacked where its name says that it is packed, for reading.
+
+    Bytes are added to `sha256` as they lie on disk. Only a plain file that is not hashed can be
+    sought in. Raises OSError where it cannot be opened.
+    """
+    codec = next((CODECS[end] for end in CODECS if shard.key.endswith(end)), None)
+    with shard.filesystem.open_input_file(shard.key) as file:
+        if codec is not None and file.size() == 0:
+            raise OSError("truncated: it is packed, and empty")
+        raw = file if codec is None else pa.BufferedInputStream(file, BUFFER_BYTES)
+        if sha256 is not None:
+            raw = Hashed(raw, sha256)
+        if codec is None:
+            yield raw
+        else:
+            source = raw if sha256 is None else pa.PythonFile(raw, mode="r")
+            with pa.CompressedInputStream(source, codec) as text:
+                yield text
+
+
+def read_blocks(text: Text, rows: int, limit: int | None = None) -> Iterator[bytes]:
+    """
+    A text as blocks of at most `rows` whole lines, about BLOCK_BYTES; a longer line stands alone.
+
+    Raises LongLineError over a line that is longer than `limit`, which may be exceeded by a block.
+    """
+    for block in _whole_lines(text, limit):
+        if block.count(b"\n") <= rows:
+            yield block
+            continue
+        lines = block.split(b"\n")
+        for first in range(0, len(lines), rows):
+            stop = first + rows
+            if piece := b"\n".join(lines[first:stop]) + b"\n" * (stop < len(lines)):
+                yield piece
+
+
+def _whole_lines(text: Text, limit: int | None) -> Iterator[bytes]:
+    held: list[bytes] = []
+    size = 0
+    while data := text.read(BLOCK_BYTES):
+        first, last = data.find(b"\n") + 1, data.rfind(b"\n") + 1
+        if first and size > BLOCK_BYTES:
+            yield b"".join([*held, data[:first]])
+            held, size, data, last = [], 0, data[first:], last - first
+        if last:
+            yield b"".join([*held, data[:last]])
+            held, size = [], 0
+        held.append(data[last:])
+        size += len(data) - last
+        if limit is not None and size > limit:
+            raise LongLineError
+    if size:
+        yield b"".join(held)
+
+
+class LongLineError(TooLargeError):
+    """A line is longer than there is leave for."""
+
+
+def parse(text: bytes, schema: pa.Schema | None) -> pa.Table:
+    """
+    Objects as a table, all in one chunk: of a schema, leaving out other keys, or as it is found.
+
+    Raises ArrowInvalid. Crashes (26.0) where objects are nested to a depth of thousands, or where
+    the first thing is no object but null; both have to be seen to before.
+    """
+    reading = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    parsing = pj.ParseOptions(
+        explicit_schema=schema,
+        newlines_in_values=False,
+        unexpected_field_behavior="infer" if schema is None else "ignore",
+    )
+    table = pj.read_json(pa.BufferReader(text), reading, parsing)
+    table.validate()
+    return table
+
+
+def _is_wanted(name: str, columns: Sequence[str] | None) -> bool:
+    """Whether a column is one of some columns, or one of these is a path into it."""
+    return columns is None or any(
+        column == name or column.startswith(f"{name}.") for column in columns
+    )
+
+
+def _parsed_schema(shard: Shard, found: pa.Schema, wanted: pa.Schema) -> pa.Schema:
+    """What is wanted of a file, with the types that it is parsed as."""
+    fields = []
+    for field in wanted:
+        if field.name not in found.names or pa.types.is_null(found.field(field.name).type):
+            continue  # null in each row
+        kind = found.field(field.name).type
+        if not _is_readable(kind, field.type):
+            raise SchemaError(
+                f"{shard.path}: column `{field.name}` is {kind}, expected {field.type}"
+            )
+        fields.append((field.name, without_null(_parsed_type(kind, field.type))))
+    return pa.schema(fields)
+
+
+def _is_readable(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether all that is of one type can be read as the other, with nothing lost."""
+    if found == wanted or pa.types.is_null(found):
+        return True
+    if pa.types.is_list(found) and pa.types.is_list(wanted):
+        return _is_readable(found.value_type, wanted.value_type)
+    if pa.types.is_struct(found) and pa.types.is_struct(wanted):
+        known = {field.name: field.type for field in wanted}
+        return all(f.name in known and _is_readable(f.type, known[f.name]) for f in found)
+    return (found, wanted) in WIDENED
+
+
+def _parsed_type(found: pa.DataType, wanted: pa.DataType) -> pa.DataType:
+    """The wanted type, but integers as such: a parser would round them, which a cast refuses."""
+    if pa.types.is_int64(found):
+        return found
+    if pa.types.is_list(found):
+        return pa.list_(_parsed_type(found.value_type, wanted.value_type))
+    if pa.types.is_struct(found):
+        known = {field.name: field.type for field in found}
+        return pa.struct(
+            [(f.name, _parsed_type(known.get(f.name, f.type), f.type)) for f in wanted]
+        )
+    return wanted
+
+
+def without_null(kind: pa.DataType) -> pa.DataType:
+    """A type for the parser, which (26.0) counts nulls wrongly where it is told of nothing else."""
+    if pa.types.is_list(kind):
+        return pa.list_(without_null(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, without_null(field.type)) for field in kind])
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The same values with another type. Raises ArrowInvalid where one would be changed."""
+    if array.type == kind:
+        return array
+    if kind != without_null(kind):  # which no text is cast to, even if all of it is null
+        return pa.array(array.to_pylist(), kind)
+    return array.cast(kind)
+
+
+def _as_in(table: pa.Table, wanted: pa.Schema) -> pa.RecordBatch:
+    """The same rows with all columns of a schema."""
+    if not len(wanted):
+        return pa.RecordBatch.from_struct_array(pa.nulls(table.num_rows, pa.struct([])))
+    arrays = []
+    for field in wanted:
+        if field.name in table.column_names:
+            arrays.append(_cast(table.column(field.name).chunk(0), field.type))
+        else:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=wanted)

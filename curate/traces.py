@@ -1,0 +1,336 @@
+"""
+The traces of a batch of rows, found as a layout says, without a Python object for any of them.
+
+Each row gives one trace, or one for each element of its list; where a row has none it still gives
+one, `missing`, so that every row of a corpus is accounted for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.buffers import is_text, text_buffers
+from curate.layout import Layout, Turn
+from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, SEVERAL, UNCLOSED
+
+PER_TRACE = ("begins", "starts", "ends", "stops", "verdicts", "rows", "items", "texts")
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """
+    The traces of a batch, in its order: arrays of one element for each.
+
+    Trace `i` is `data[starts[i]:ends[i]]` (uint8; int64), cut from `data[begins[i]:stops[i]]`.
+    `verdicts` uint8 are indices into `native.VERDICTS`. `rows` int64 is the row in the batch,
+    `items` int32 the position in the row's list, `texts` int64 the element or message that it was
+    cut from, counted over the batch, -1 where there is none. `text_bytes` are all bytes of the
+    texts that they could be in.
+    """
+
+    data: np.ndarray
+    begins: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    stops: np.ndarray
+    verdicts: np.ndarray
+    rows: np.ndarray
+    items: np.ndarray
+    texts: np.ndarray
+    text_bytes: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def taken(self, which: np.ndarray) -> "Traces":
+        """Some of them, in this order."""
+        arrays = {name: getattr(self, name)[which] for name in PER_TRACE}
+        return replace(self, **arrays)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each trace: int64[n]."""
+        sizes: np.ndarray = self.ends - self.starts
+        return sizes
+
+
+class TraceReader:
+    """A layout made ready to find the traces of batches, from any number of threads."""
+
+    def __init__(self, layout: Layout) -> None:
+        # Late, as Numba takes half a second to import and errors should not wait for it.
+        from curate.native.thoughts import cut_thoughts
+
+        self.layout = layout
+        self._cut = cut_thoughts
+        self._opening, self._closing = (np.frombuffer(tag, np.uint8) for tag in layout.tag_bytes)
+
+    def read(self, batch: pa.RecordBatch) -> Traces:
+        """The traces of a batch that has the layout's leaves, and may have others."""
+        layout = self.layout
+        column = batch.column(layout.column)
+        if layout.turn:
+            return self._of_turns(column)
+        if layout.elements:
+            return self._of_elements(column, batch)
+        texts = np.arange(len(column))
+        found = self._cut_all(below(column, layout.fields), texts, texts, np.zeros_like(texts))
+        return self._completed(found, batch)
+
+    def answer_sizes(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
+        """Bytes of the answer that goes with each trace: int64[n], null where it has none."""
+        if self.layout.answer is not None:
+            leaf = self._named_answers(batch, found)
+            return pc.binary_length(leaf.cast(pa.large_binary()))
+        if not self.layout.tags:
+            return pa.nulls(len(found), pa.int64())
+        begins, stops, there = self._answer_spans(found)
+        return pa.array(stops - begins, mask=~there)
+
+    def answers(self, batch: pa.RecordBatch, found: Traces) -> pa.Array | None:
+        """
+        The answer that goes with each trace: large_binary[n], null where it has none.
+
+        None where the layout says nothing of answers. Behind tags it is verbatim, blanks and all; a
+        text without a thought is all answer.
+        """
+        layout = self.layout
+        if layout.answer is not None:
+            return self._named_answers(batch, found).cast(pa.large_binary())
+        if not layout.tags:
+            return None
+        begins, stops, there = self._answer_spans(found)
+        array = spans(found.data, begins, stops)
+        return pc.if_else(pa.array(there), array, pa.scalar(None, pa.large_binary()))
+
+    def _answer_spans(self, found: Traces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the answer begins and stops in the text of each trace, and whether it has one."""
+        begins = np.where(found.verdicts == MISSING, found.begins, found.ends)
+        # Behind the closing tag, which a thought that is cut off lacks.
+        closed = (found.ends < found.stops) & (found.verdicts != MISSING)
+        begins = np.where(closed, begins + len(self._closing), begins)
+        there = (closed | (found.verdicts == MISSING)) & (found.texts >= 0)
+        stops = np.where(there, found.stops, begins)
+        if self.layout.answer_tags:
+            begins, stops = self._between_answer_tags(found.data, begins, stops)
+        return begins, stops, there
+
+    def _between_answer_tags(
+        self, data: np.ndarray, begins: np.ndarray, stops: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is between the tags of the answer; from the first on, or all, where they lack."""
+        opening, closing = (np.frombuffer(t.encode(), np.uint8) for t in self.layout.answer_tags)
+        opened = self._find(data, begins, stops, opening)
+        begins = np.where(opened < stops, opened + len(opening), begins)
+        return begins, self._find(data, begins, stops, closing)
+
+    def _find(
+        self, data: np.ndarray, begins: np.ndarray, stops: np.ndarray, tag: np.ndarray
+    ) -> np.ndarray:
+        from curate.native.thoughts import find_first
+
+        found = np.empty_like(begins)
+        begins, stops = begins.copy(), stops.copy()
+        begins.flags.writeable = stops.flags.writeable = False
+        find_first(data, begins, stops, tag, found)
+        return found
+
+    def _named_answers(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
+        layout = self.layout
+        assert layout.answer is not None
+        column, *names = layout.answer.split(".") if layout.is_nested else [layout.answer]
+        if not layout.turn:
+            return beside(below(batch.column(column), names), found)
+        lists = batch.column(column)
+        messages, texts = lists.flatten(), found.texts
+        if layout.answer_turn:
+            turns = np.flatnonzero(matching(messages, layout.answer_turn))
+            texts = np.full(len(lists), -1)
+            texts[list_rows(lists)[turns]] = turns
+            texts = np.where(texts > found.texts, texts, -1)
+        return below(messages, names).take(pa.array(texts, mask=texts < 0))
+
+    def _of_elements(self, column: pa.Array, batch: pa.RecordBatch) -> Traces:
+        rows, items, texts = elements(column)
+        found = self._cut_all(below(column.flatten(), self.layout.fields), rows, texts, items)
+        return self._completed(found, batch)
+
+    def _of_turns(self, column: pa.Array) -> Traces:
+        """The last thought of each row; `several` where more than one message has one."""
+        messages, of_row = column.flatten(), list_rows(column)
+        turns = np.flatnonzero(matching(messages, self.layout.turn))
+        leaf = below(messages, self.layout.fields)
+        each = self._cut_all(leaf, of_row[turns], turns, np.zeros_like(turns))
+        holds = each.verdicts != MISSING
+        told = holds & (each.verdicts != EMPTY)
+        chosen = np.full(len(column), -1)
+        for better in (np.ones_like(holds), holds, told):  # of several the last one stays
+            chosen[each.rows[better]] = np.flatnonzero(better)
+        found = _taken(each, chosen)
+        several = np.bincount(each.rows[told], minlength=len(column)) > 1
+        found.verdicts[several & (found.verdicts != INVALID_UTF8)] = SEVERAL
+        return found
+
+    def _cut_all(
+        self, leaf: pa.Array, rows: np.ndarray, texts: np.ndarray, items: np.ndarray
+    ) -> Traces:
+        """The thought of each of some texts of a leaf; a null or no text at all is `missing`."""
+        if pa.types.is_null(leaf.type):
+            leaf = leaf.cast(pa.string())
+        data, offsets = text_buffers(leaf)
+        known = np.zeros(len(texts), np.bool_)
+        here = texts >= 0
+        known[here] = leaf.is_valid().to_numpy(zero_copy_only=False)[texts[here]]
+        # An empty span where there is no text: the end of the one before, so that spans ascend.
+        stops = np.maximum.accumulate(np.where(here, offsets[texts + 1], offsets[0]))
+        begins = np.where(here, offsets[texts], stops)
+        begins.flags.writeable = stops.flags.writeable = False
+        starts, ends = np.empty_like(begins), np.empty_like(begins)
+        verdicts = np.empty(len(texts), np.uint8)
+        self._cut(
+            data,
+            begins,
+            stops,
+            self._opening,
+            self._closing,
+            self.layout.special,
+            starts,
+            ends,
+            verdicts,
+        )
+        verdicts[~known] = MISSING
+        items = items.astype(np.int32)
+        num_bytes = int(offsets[-1] - offsets[0])
+        found = Traces(data, begins, starts, ends, stops, verdicts, rows, items, texts, num_bytes)
+        untagged = (verdicts == MISSING) & known if self.layout.untagged == "unclosed" else None
+        return found if untagged is None else _left_open(found, untagged)
+
+    def _completed(self, found: Traces, batch: pa.RecordBatch) -> Traces:
+        """A text without tags that is known to be cut off was cut off while thinking."""
+        if self.layout.complete is None:
+            return found
+        complete = beside(batch.column(self.layout.complete), found)
+        cut_off = np.asarray(pc.equal(complete, False).fill_null(False))
+        cut_off &= (found.verdicts == MISSING) & (found.begins < found.stops)
+        return _left_open(found, cut_off)
+
+
+def _left_open(found: Traces, which: np.ndarray) -> Traces:
+    """Have the whole of some texts be a thought that was cut off."""
+    found.starts[which], found.ends[which] = found.begins[which], found.stops[which]
+    found.verdicts[which] = UNCLOSED
+    return found
+
+
+def _taken(each: Traces, chosen: np.ndarray) -> Traces:
+    """The chosen one of each row's candidates, `missing` where that is -1."""
+    here = chosen >= 0
+    stops = np.zeros(len(chosen), np.int64)
+    stops[here] = each.stops[chosen[here]]
+    stops = np.maximum.accumulate(stops)
+
+    def of(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        taken = otherwise.astype(values.dtype)
+        taken[here] = values[chosen[here]]
+        return taken
+
+    rows = np.arange(len(chosen))
+    return Traces(
+        each.data,
+        of(each.begins, stops),
+        of(each.starts, stops),
+        of(each.ends, stops),
+        stops,
+        of(each.verdicts, np.full(len(chosen), MISSING)),
+        rows,
+        np.zeros(len(chosen), np.int32),
+        of(each.texts, np.full(len(chosen), -1)),
+        each.text_bytes,
+    )
+
+
+def below(array: pa.Array, names: Sequence[str]) -> pa.Array:
+    """A field of structs in structs."""
+    for name in names:
+        array = pc.struct_field(array, name)
+    return array
+
+
+def list_rows(lists: pa.Array) -> np.ndarray:
+    """The row of each element of flattened lists: int64."""
+    rows: np.ndarray = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    return rows
+
+
+def elements(lists: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Row, position in it, and place in the flattened lists of each element: int64[n].
+
+    A row of none has one all the same, whose place is -1.
+    """
+    sizes = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    shown = np.maximum(sizes, 1)
+    rows = np.repeat(np.arange(len(sizes)), shown)
+    items = np.arange(len(rows)) - np.repeat(np.cumsum(shown) - shown, shown)
+    places = items + np.repeat(np.cumsum(sizes) - sizes, shown)
+    places[np.repeat(sizes == 0, shown)] = -1
+    return rows, items, places
+
+
+def beside(column: pa.Array, found: Traces) -> pa.Array:
+    """
+    The value of a column beside each trace: that of its row, or its own of a list beside a list.
+
+    A list that is null gives nulls. Raises RowError where one is longer or shorter.
+    """
+    if not is_list(column.type):
+        return column if len(column) == len(found) else column.take(pa.array(found.rows))
+    sizes = pc.list_value_length(column).fill_null(-1).to_numpy().astype(np.int64)
+    expected = np.bincount(found.rows[found.texts >= 0], minlength=len(column))
+    wrong = np.flatnonzero((sizes >= 0) & (sizes != expected))
+    if len(wrong):
+        row = int(wrong[0])
+        raise RowError(row, f"a list of {sizes[row]:,} values beside {expected[row]:,} texts")
+    first = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
+    there = (found.texts >= 0) & (sizes[found.rows] >= 0)
+    places = np.where(there, first[found.rows] + found.items, 0)
+    return column.flatten().take(pa.array(places, mask=~there))
+
+
+class RowError(Exception):
+    """A row of a batch is not as its layout says; nothing of the batch can be used."""
+
+    def __init__(self, row: int, what: str) -> None:
+        self.row = row
+        super().__init__(what)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def matching(messages: pa.Array, turn: Turn) -> np.ndarray:
+    """Which messages have one of the values that each field of `turn` lists: bool[n]."""
+    found = np.ones(len(messages), np.bool_)
+    for name, values in turn.items():
+        leaf = pc.struct_field(messages, name)
+        if not is_text(leaf.type):
+            return np.zeros(len(messages), np.bool_)
+        told = pc.is_in(leaf, value_set=pa.array(values, leaf.type))
+        found &= told.to_numpy(zero_copy_only=False)
+    return found
+
+
+def spans(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """Spans of `data` that ascend and do not overlap, as an array: large_binary[n]."""
+    # Every other element of spans and the gaps between them; taking is what copies.
+    offsets = np.empty(2 * len(starts) + 1, np.int64)
+    offsets[:-1:2], offsets[1::2] = starts, ends
+    offsets[-1] = ends[-1] if len(ends) else 0
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    both = pa.Array.from_buffers(pa.large_binary(), 2 * len(starts), buffers)
+    return both.take(pa.array(np.arange(0, 2 * len(starts), 2)))
