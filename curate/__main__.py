@@ -25,7 +25,9 @@ COMMANDS = {
     "status": "Say how far a run is, what is left, and what went wrong.",
     "verify": "Read again what a run left, and hold it against its manifest.",
     "show": "Show one trace, its steps numbered and its markers coloured.",
+    "check": "Check whether trainers load a dataset, and what they would cut or drop.",
     "lexicon": "List, show and test lexicons.",
+    "layout": "List and show what is known of where traces are.",
 }
 
 

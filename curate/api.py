@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from curate.errors import CurateError, SelectionError
+from curate.facts import Facts, load_facts
 from curate.formats import Form
 from curate.layout import Where
 from curate.pipeline import run_plan
@@ -13,7 +13,7 @@ from curate.planning import SHARD_BYTES, plan_scan, plan_select
 from curate.run import Report, Running
 from curate.selection import Selection
 from curate.skipping import OnError
-from curate.trainers import LAYOUTS as FORMATS
+from curate.trainers import FORMATS
 from curate.units import Columns
 from curate.verdicts import ACCEPTED
 
@@ -24,19 +24,28 @@ def default_threads() -> int:
 
 
 def selection_of(
-    keep: str | None,
-    drop_top: str | float | None,
-    rank_by: str | None,
-    within: Sequence[str],
-    accept: Sequence[str],
+    *,
+    keep: str | None = None,
+    drop_top: str | float | None = None,
+    best_of: int | None = None,
+    rank_by: str | None = None,
+    within: Sequence[str] = (),
+    accept: Sequence[str] = (),
+    dedup: bool = False,
+    decontaminate: Sequence[str] = (),
+    seed: int = 0,
 ) -> Selection | None:
     """The rule that these options ask for, None for none. Raises SelectionError."""
     rule = Selection(
         keep=keep,
         drop_top=None if drop_top is None else str(drop_top),
+        best_of=best_of,
         rank_by=rank_by,
         within=_names(within),
         accept=_names(accept) or ACCEPTED,
+        dedup=dedup,
+        decontaminate=bool(decontaminate),
+        seed=seed,
     )
     rule.check()
     if not rule and accept:
@@ -51,6 +60,28 @@ def form_of(format: str, thinking: str) -> Form:
     if thinking not in ("keep", "strip"):
         raise CurateError(f"thinking: expected `keep` or `strip`, found {thinking!r}")
     return Form(format=format, thinking=thinking == "keep")
+
+
+def facts_of(
+    tokenizer: str | Path | None,
+    verify: str | None,
+    lenient: bool,
+    benchmarks: Sequence[str],
+    dedup: bool,
+) -> Facts:
+    """What is to be computed beside the features, with what that needs. Raises CurateError."""
+    return load_facts(
+        tokenizer=None if tokenizer is None else str(tokenizer),
+        verify=verify,
+        lenient=lenient,
+        decontaminate=tuple(benchmarks),
+        hashes=dedup,
+    )
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> list[str]:
+    """Paths; a single one may stand alone."""
+    return [str(given)] if isinstance(given, str | Path) else [str(path) for path in given]
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
@@ -99,9 +130,16 @@ def scan(
     repeats: bool = False,
     keep: str | None = None,
     drop_top: str | float | None = None,
+    best_of: int | None = None,
     rank_by: str | None = None,
     within: Sequence[str] = (),
     accept: Sequence[str] = (),
+    dedup: bool = False,
+    decontaminate: str | Path | Sequence[str | Path] = (),
+    seed: int = 0,
+    verify: str | None = None,
+    lenient: bool = False,
+    tokenizer: str | Path | None = None,
     format: str = "original",
     thinking: str = "keep",
     annotate: Sequence[str] = (),
@@ -123,14 +161,25 @@ def scan(
     or `quarantine`: go on without what cannot be read, and tell of it in `Report.skipped`. `memory`
     bounds the bytes that the process holds, None for four fifths of what is free.
     """
-    given = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     running = running_of(threads, memory)
     _check_count("limit", limit)
     _check_count("shard_bytes", shard_bytes)
     columns = Columns(id=id, problem=problem, teacher=teacher, correct=correct, carry=_names(carry))
     told = None if layout is None else str(layout)
+    benchmarks = _paths(decontaminate)
+    rule = selection_of(
+        keep=keep,
+        drop_top=drop_top,
+        best_of=best_of,
+        rank_by=rank_by,
+        within=within,
+        accept=accept,
+        dedup=dedup,
+        decontaminate=benchmarks,
+        seed=seed,
+    )
     plan = plan_scan(
-        [str(path) for path in given],
+        _paths(corpus),
         out=out,
         where=Where(column=column, preset=preset, layout=told, answer=answer),
         columns=columns,
@@ -138,8 +187,9 @@ def scan(
         delimiter=delimiter,
         steps=steps,
         repeats=repeats,
-        selection=selection_of(keep, drop_top, rank_by, within, accept),
+        selection=rule,
         form=form_of(format, thinking),
+        facts=facts_of(tokenizer, verify, lenient, benchmarks, dedup),
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         split=split,
@@ -156,9 +206,16 @@ def select(
     out: str | Path,
     keep: str | None = None,
     drop_top: str | float | None = None,
+    best_of: int | None = None,
     rank_by: str | None = None,
     within: Sequence[str] = (),
     accept: Sequence[str] = (),
+    dedup: bool = False,
+    decontaminate: str | Path | Sequence[str | Path] = (),
+    seed: int = 0,
+    verify: str | None = None,
+    lenient: bool = False,
+    tokenizer: str | Path | None = None,
     format: str = "original",
     thinking: str = "keep",
     annotate: Sequence[str] = (),
@@ -172,15 +229,27 @@ def select(
 ) -> Report:
     """Select from the features that a scan left, without scanning again: `curate select`."""
     _check_count("shard_bytes", shard_bytes)
-    rule = selection_of(keep, drop_top, rank_by, within, ()) or Selection(keep="true")
-    rule = replace(rule, accept=_names(accept) or ACCEPTED)
-    rule.check()
+    benchmarks = _paths(decontaminate)
+    everything = not (dedup or benchmarks) and keep is drop_top is best_of is None
+    rule = selection_of(
+        keep="true" if everything else keep,
+        drop_top=drop_top,
+        best_of=best_of,
+        rank_by=rank_by,
+        within=within,
+        accept=accept,
+        dedup=dedup,
+        decontaminate=benchmarks,
+        seed=seed,
+    )
+    assert rule is not None
     running = running_of(threads, memory)
     plan = plan_select(
         scanned,
         out=out,
         selection=rule,
         form=form_of(format, thinking),
+        facts=facts_of(tokenizer, verify, lenient, benchmarks, dedup),
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),

@@ -184,20 +184,20 @@ def _open(paths: Iterable[Path], problems: list[Problem]) -> Iterator[_File]:
 def _format(file: _File) -> str:
     """The format of a file: the first whose columns it has as they should be, or has at all."""
     names = set(file.schema.names)
-    having = [layout for layout in FIELDS if names.issuperset(COLUMNS[layout])]
+    having = [format for format in FIELDS if names.issuperset(COLUMNS[format])]
     if not having:
-        expected = "; ".join(" and ".join(f"`{c}`" for c in COLUMNS[layout]) for layout in FIELDS)
+        expected = "; ".join(" and ".join(f"`{c}`" for c in COLUMNS[format]) for format in FIELDS)
         raise CurateError(
             f"{file.path}: expected the columns of a format: {expected}; found "
             f"{', '.join(file.schema.names)}"
         )
-    return next((layout for layout in having if not _mistyped(file.schema, layout)), having[0])
+    return next((format for format in having if not _mistyped(file.schema, format)), having[0])
 
 
-def _mistyped(schema: pa.Schema, layout: str) -> str | None:
+def _mistyped(schema: pa.Schema, format: str) -> str | None:
     """What is wrong with the columns of a format, None if nothing is."""
-    fields = FIELDS[layout]
-    for name in COLUMNS[layout]:
+    fields = FIELDS[format]
+    for name in COLUMNS[format]:
         if name not in schema.names:
             return f"no column `{name}`"
         kind = _plain(schema.field(name).type)
@@ -278,8 +278,8 @@ def _check_groups(file: _File, found: Checked) -> None:
             )
 
 
-def _loaders(layout: str) -> list[Trainer]:
-    return [trainer for trainer in TRAINERS if layout in trainer.loads]
+def _loaders(format: str) -> list[Trainer]:
+    return [trainer for trainer in TRAINERS if format in trainer.loads]
 
 
 @dataclass(slots=True)
@@ -306,7 +306,7 @@ def _check_rows(
     strangers: set[str] = set()
     tokens = []
     with ThreadPoolExecutor(threads) as pool:
-        each = pool.map(partial(_check_group, layout=found.format, counter=counter), jobs)
+        each = pool.map(partial(_check_group, format=found.format, counter=counter), jobs)
         for (file, _), rows in zip(jobs, each, strict=True):
             tokens.append(rows.tokens)
             strangers |= rows.strangers
@@ -328,21 +328,21 @@ TAGGED = "tagged"
 
 
 def _row_problems(
-    wrong: Mapping[str, tuple[int, str]], strangers: Iterable[str], layout: str
+    wrong: Mapping[str, tuple[int, str]], strangers: Iterable[str], format: str
 ) -> Iterator[Problem]:
-    every = ", ".join(trainer.name for trainer in _loaders(layout))
-    system, user, assistant = ROLES[layout]
+    every = ", ".join(trainer.name for trainer in _loaders(format))
+    system, user, assistant = ROLES[format]
     names = ", ".join(repr(name) for name in sorted(strangers)[:5])
     order = {
         "prompt-completion": f"a prompt that ends with `{user}` and a completion by `{assistant}`",
-    }.get(layout, f"`{user}` and `{assistant}` in turn, and as many")
+    }.get(format, f"`{user}` and `{assistant}` in turn, and as many")
     told = {
         EMPTY: ("have no messages", every),
         NULL: ("have a message without its text or without who speaks", every),
         ROLE: (f"have roles other than {system}, {user}, {assistant}, such as {names}", every),
         ORDER: (
             f"are not {order}, after the {system}'s message if there is one",
-            "TRL" if layout == "prompt-completion" else "LLaMA-Factory, which drops them",
+            "TRL" if format == "prompt-completion" else "LLaMA-Factory, which drops them",
         ),
         SILENT: (f"have an empty message of the {assistant}", every),
     }
@@ -352,7 +352,7 @@ def _row_problems(
             yield Problem(place, f"the first of {count:,} rows that {line}", breaks)
 
 
-def _check_group(job: tuple[_File, int], *, layout: str, counter: TokenCounter | None) -> _Rows:
+def _check_group(job: tuple[_File, int], *, format: str, counter: TokenCounter | None) -> _Rows:
     """Check a row group, a few rows at a time."""
     file, number = job
     row = sum(group.rows for group in file.footer.groups[:number])
@@ -360,11 +360,11 @@ def _check_group(job: tuple[_File, int], *, layout: str, counter: TokenCounter |
     try:
         with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as opened:
             for batch in opened.iter_batches(
-                READ_ROWS, row_groups=[number], columns=list(COLUMNS[layout]), use_threads=False
+                READ_ROWS, row_groups=[number], columns=list(COLUMNS[format]), use_threads=False
             ):
-                talks = [_Talk(batch.column(name), layout) for name in COLUMNS[layout]]
+                talks = [_Talk(batch.column(name), format) for name in COLUMNS[format]]
                 tokens.append(sum(talk.tokens(counter) for talk in talks))
-                for what, rows in _wrong(talks, layout).items():
+                for what, rows in _wrong(talks, format).items():
                     count, first = found.wrong.get(what, (0, row + int(rows.argmax())))
                     if rows.any():
                         found.wrong[what] = count + int(rows.sum()), first
@@ -379,14 +379,14 @@ def _check_group(job: tuple[_File, int], *, layout: str, counter: TokenCounter |
 class _Talk:
     """The messages of some rows: how many each row has, who speaks, and what is said."""
 
-    def __init__(self, column: pa.Array, layout: str) -> None:
-        role, content = FIELDS[layout]
+    def __init__(self, column: pa.Array, format: str) -> None:
+        role, content = FIELDS[format]
         messages = column.flatten()
         self.rows = _integers(pc.list_value_length(column))
         self.bounds = np.concatenate([[0], np.cumsum(self.rows)])
         self.names = pc.struct_field(messages, role)
         self.texts = pc.cast(pc.struct_field(messages, content), pa.string())
-        roles = pc.index_in(self.names, pa.array(ROLES[layout], self.names.type))
+        roles = pc.index_in(self.names, pa.array(ROLES[format], self.names.type))
         self.roles = np.asarray(pc.fill_null(roles, UNKNOWN))  # int32[messages]
 
     def sums(self, values: np.ndarray) -> np.ndarray:
@@ -429,7 +429,7 @@ def _integers(array: pa.Array) -> np.ndarray:
     return np.asarray(pc.fill_null(array, 0)).astype(np.int64)
 
 
-def _wrong(talks: Sequence[_Talk], layout: str) -> dict[str, np.ndarray]:
+def _wrong(talks: Sequence[_Talk], format: str) -> dict[str, np.ndarray]:
     """Which rows have what wrong with them: bool[rows] each."""
     found = {EMPTY: [talk.rows == 0 for talk in talks]}
     for what in (NULL, ROLE, SILENT, TAGGED):
@@ -446,12 +446,12 @@ def _wrong(talks: Sequence[_Talk], layout: str) -> dict[str, np.ndarray]:
             twice = pc.greater(pc.count_substring_regex(talk.texts, tag), 1)
             found[TAGGED].append(talk.of_assistant(twice) > 0)
     flags = {what: np.logical_or.reduce(each) for what, each in found.items()}
-    flags[ORDER] = ~_ordered(talks, layout) & ~flags[EMPTY] & ~flags[ROLE] & ~flags[NULL]
+    flags[ORDER] = ~_ordered(talks, format) & ~flags[EMPTY] & ~flags[ROLE] & ~flags[NULL]
     return flags
 
 
-def _ordered(talks: Sequence[_Talk], layout: str) -> np.ndarray:
-    if layout != "prompt-completion":
+def _ordered(talks: Sequence[_Talk], format: str) -> np.ndarray:
+    if format != "prompt-completion":
         return talks[0].in_turn(last=ASSISTANT)
     prompt, completion = talks
     answers = completion.sums(completion.roles == ASSISTANT)
@@ -464,9 +464,9 @@ def _lengths(tokens: np.ndarray, *, estimated: bool) -> Lengths:
     return Lengths(estimated, *map(int, told))
 
 
-def _overlong(tokens: np.ndarray, layout: str, limits: Mapping[str, int]) -> Iterator[Overlong]:
+def _overlong(tokens: np.ndarray, format: str, limits: Mapping[str, int]) -> Iterator[Overlong]:
     """What each trainer would do at its default limit, and at another that is asked for."""
-    for trainer in _loaders(layout):
+    for trainer in _loaders(format):
         for limit in dict.fromkeys([trainer.limit, limits.get(trainer.name, trainer.limit)]):
             longer = tokens[tokens > limit]
             kept = limit * len(longer) if trainer.beyond == "cut" else 0

@@ -22,6 +22,15 @@ from curate.errors import ShardError
 MAGIC = re.compile(r"[*?\[]")
 SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+"""How a file of JSON Lines is packed, by the end of its name."""
+
+JSON_LINES = tuple(name + packed for name in (".jsonl", ".ndjson") for packed in ("", *CODECS))
+"""The ends of the names of files that are JSON Lines."""
+
+SUFFIXES = (".parquet", *JSON_LINES)
+"""The ends of the names of shards."""
+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -39,7 +48,11 @@ SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file: `path` is what a user would type, `key` what its file system calls it."""
+    """
+    One file, of Parquet unless its name says that it is JSON Lines.
+
+    `path` is what a user would type, `key` what its file system calls it.
+    """
 
     name: str
     path: str
@@ -47,10 +60,21 @@ class Shard:
     size: int
     filesystem: Any  # pyarrow.fs.FileSystem
 
+    @property
+    def is_json(self) -> bool:
+        """Whether it is JSON Lines."""
+        return self.key.endswith(JSON_LINES)
+
+    @property
+    def codec(self) -> str | None:
+        """How it is packed as a whole, None if it is not."""
+        packed = (CODECS[end] for end in CODECS if self.key.endswith(end))
+        return next(packed, None) if self.is_json else None
+
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The shards of all corpora, in order; `other_files` counts what is not Parquet in folders."""
+    """The shards of all corpora, in order; `other_files` counts what is none in folders."""
 
     shards: tuple[Shard, ...]
     other_files: int
@@ -71,18 +95,19 @@ def find_corpus(corpora: Sequence[str], *, split: str | None = None) -> Corpus:
     """
     The shards of files, folders, globs and URLs.
 
-    Raises ShardError where a path holds no Parquet, where two corpora share a file, and where
+    Raises ShardError where a path holds no shards, where two corpora share a file, and where
     folders hold several splits and none was asked for.
     """
     places = [_open_place(given) for given in corpora]
     parent = _common_parent(places)
     shards, others = [], 0
     for place in places:
-        found = [info for info in place.files if place.is_file or info.path.endswith(".parquet")]
+        found = [info for info in place.files if place.is_file or info.path.endswith(SUFFIXES)]
         others += len(place.files) - len(found)
         if not found:
             count = _count(place.files)
-            raise ShardError(f"{redacted(place.given)}: expected .parquet files, found {count}")
+            what = f"expected .parquet or .jsonl files, found {count}"
+            raise ShardError(f"{redacted(place.given)}: {what}")
         found.sort(key=lambda info: os.fsencode(info.path))
         chosen = found if place.is_file else _of_split(place, found, split)
         shards += [_shard(place, info, parent) for info in chosen]
@@ -198,7 +223,7 @@ def _local_paths(folder: str) -> list[str]:
 
 def _is_odd_shard(info: Any) -> bool:
     """What has a shard's name and is no file is an error later on, not passed over."""
-    return bool(info.type != pafs.FileType.Directory and info.path.endswith(".parquet"))
+    return bool(info.type != pafs.FileType.Directory and info.path.endswith(SUFFIXES))
 
 
 def _parts(path: str, parent: str) -> tuple[str, ...]:
@@ -236,8 +261,8 @@ def _of_split(place: _Place, files: list[Any], split: str | None) -> list[Any]:
 
 def _split_of(parts: Sequence[str]) -> str:
     """The split that a file's name or one of its folders names, or an empty string."""
-    numbered = re.match(r"(.+)-\d{5}-of-\d{5}\.parquet$", parts[-1])
-    if numbered:
+    numbered = re.match(r"(.+)-\d{5}-of-\d{5}\.", parts[-1])
+    if numbered and parts[-1][numbered.end() - 1 :] in SUFFIXES:
         return SPLITS.get(numbered[1], numbered[1])
     for part in reversed(parts):
         for word in re.split(r"[-._ 0-9]+", part):

@@ -31,13 +31,14 @@ def decide_all(
     counted = [group.column for group in cut.groups]
     if cut.between is not None:
         counted += ["problem", cut.between.feature, *decider.exact_needs(cut.between.feature)]
-    columns = list(dict.fromkeys([*locator, *decider.columns, *counted]))
+    columns = list(dict.fromkeys([*locator, *decider.columns, *counted, *cut.looked_at(features)]))
+    walk = decider.new_pass()
     for shard, file in enumerate(features.files):
         schema = _selection_schema(pq.read_schema(file))
         sink = ParquetSink(out / file.name, schema)
         try:
             for chunk in features.chunks(shard, columns):
-                decided = decider.decide(chunk)
+                decided = walk.decide(chunk)
                 rows = pl.concat([chunk.select(locator), decided], how="horizontal")
                 sink.write(rows.to_arrow().cast(schema))
                 cut.add(chunk, exact(chunk), decided)
@@ -57,8 +58,9 @@ def _selection_schema(features: pa.Schema) -> pa.Schema:
 class KeptRows:
     """What the sidecars say of each shard, for `curate.emit`."""
 
-    def __init__(self, features: Path, selection: Path, *, elements: bool) -> None:
-        self._features, self._selection, self._elements = features, selection, elements
+    def __init__(self, features: FeatureFiles, selection: Path, *, elements: bool) -> None:
+        self._files, self._selection, self._elements = features, selection, elements
+        self._features = features.files[0].parent
 
     def mask(self, shard: int) -> np.ndarray:
         """Which rows of a shard are kept: bool[rows]."""
@@ -77,9 +79,11 @@ class KeptRows:
         count = pq.read_metadata(self._features / f"{shard:05d}.parquet").num_rows
         return np.arange(count), np.zeros(count, np.int32)
 
-    def features(self, shard: int, names: Sequence[str]) -> pa.Table:
-        """Features of a shard's rows."""
-        return read_columns(self._features / f"{shard:05d}.parquet", names)
+    def features(self, shard: int, fields: Sequence[pa.Field]) -> pa.Table:
+        """Features of a shard's rows, as of these fields."""
+        names = [field.name for field in fields]
+        chunks = [chunk.select(names) for chunk in self._files.chunks(shard, names)]
+        return pl.concat(chunks).to_arrow().cast(pa.schema(fields))
 
     def _column(self, folder: Path, shard: int, name: str) -> np.ndarray:
         table = read_columns(folder / f"{shard:05d}.parquet", [name])

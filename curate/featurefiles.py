@@ -39,21 +39,25 @@ class FeatureFiles:
     The features of all shards, in the order of the corpus.
 
     `left_out` are row groups that could be measured but not copied: their rows have that as their
-    verdict.
+    verdict. `derived` are the files of columns that were computed later; where there are grades,
+    they say what is `correct`.
     """
 
     files: Sequence[Path]
     left_out: Mapping[int, Sequence[Skipped]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """Traces of all shards."""
-        return sum(pq.read_metadata(file).num_rows for file in self.files)
+    derived: Mapping[str, Path] = field(default_factory=dict)
 
     def chunks(self, shard: int, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The given features, and always `row` and `verdict`, of one shard's traces, in order."""
-        needed = list(dict.fromkeys([*columns, "row", "verdict"]))
-        for chunk in file_chunks(self.files[shard], needed):
+        columns = list(dict.fromkeys([*columns, "row", "verdict"]))
+        graded = "correct" in columns and "grade" in self.derived
+        needed = [*columns, "grade"] if graded else columns
+        measured = [name for name in needed if name not in self.derived]
+        others = self._others(shard, [name for name in needed if name in self.derived])
+        for chunk in file_chunks(self.files[shard], measured):
+            chunk = pl.concat([chunk, *(o.next(chunk.height) for o in others)], how="horizontal")
+            if graded:
+                chunk = chunk.with_columns(correct=pl.col("grade") == "correct")
             for skipped in self.left_out.get(shard, ()):
                 last = skipped.first_row + (skipped.rows or 0) - 1
                 inside = pl.col("row").is_between(skipped.first_row, last)
@@ -61,24 +65,69 @@ class FeatureFiles:
                 chunk = chunk.with_columns(verdict=verdict)
             yield chunk
 
+    def _others(self, shard: int, columns: Sequence[str]) -> list["_Rows"]:
+        """The files of derived columns, from the first row of a shard on."""
+        if not columns:
+            return []
+        first = sum(pq.read_metadata(file).num_rows for file in self.files[:shard])
+        files = dict.fromkeys(self.derived[name] for name in columns)
+        return [
+            _Rows(file, [name for name in columns if self.derived[name] == file], first)
+            for file in files
+        ]
+
     def all_chunks(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The same of all shards."""
         for shard in range(len(self.files)):
             yield from self.chunks(shard, columns)
 
 
-def file_chunks(file: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Columns of a sidecar, in order. Raises OutputError where it cannot be read."""
+class _Rows:
+    """Columns of a sidecar from some row on, as many rows at a time as are asked for."""
+
+    def __init__(self, file: Path, columns: Sequence[str], first: int) -> None:
+        self._file, self._chunks = file, file_chunks(file, columns, first)
+        self._held: pl.DataFrame | None = None
+
+    def next(self, count: int) -> pl.DataFrame:
+        """The next rows. Raises OutputError where there are fewer."""
+        held = [] if self._held is None else [self._held]
+        while sum(frame.height for frame in held) < count:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                raise OutputError(f"{self._file}: holds fewer rows than were measured")
+            held.append(chunk)
+        rows = pl.concat(held)
+        self._held = rows.slice(count)
+        return rows.slice(0, count)
+
+
+def file_chunks(file: Path, columns: Sequence[str], first: int = 0) -> Iterator[pl.DataFrame]:
+    """Columns of a sidecar, in order, from a row on. Raises OutputError if it cannot be read."""
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as source:
             kinds = [source.schema_arrow.field(name).type for name in {*columns} - SHORT_TEXT]
             rows = TEXT_ROWS if any(map(is_text, kinds)) else CHUNK_ROWS
-            for batch in source.iter_batches(rows, columns=list(columns)):
+            groups, before = _groups_from(source.metadata, first)
+            for batch in source.iter_batches(rows, row_groups=groups, columns=list(columns)):
                 frame = pl.from_arrow(batch)
                 assert isinstance(frame, pl.DataFrame)
-                yield frame
+                skipped = min(before, frame.height)
+                before -= skipped
+                yield frame.slice(skipped)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(file, error) from error
+
+
+def _groups_from(metadata: pq.FileMetaData, first: int) -> tuple[list[int], int]:
+    """The row groups from that of a row on, and how many rows of them come before it."""
+    at = 0
+    for number in range(metadata.num_row_groups):
+        rows = metadata.row_group(number).num_rows
+        if at + rows > first:
+            return list(range(number, metadata.num_row_groups)), first - at
+        at += rows
+    return [], 0
 
 
 def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:

@@ -30,6 +30,18 @@ NAMED = ("id", "problem", "teacher", "correct")
 """Columns of the corpus that a scan may be told of; null where it was not."""
 
 
+FIELDS = {
+    "tokens": (pa.field("tokens", pa.int64()),),
+    "grades": (pa.field("grade", pa.string()),),
+    "contamination": (
+        pa.field("contamination", pa.float32()),
+        pa.field("contaminated_by", pa.string()),
+    ),
+    "hashes": (pa.field("hash_low", pa.uint64()), pa.field("hash_high", pa.uint64())),
+}
+"""What each fact that is computed later adds to the features."""
+
+
 def measured_fields(categories: Sequence[str]) -> list[pa.Field]:
     """The fields that measuring fills, in order."""
     named: list[tuple[str, pa.DataType]] = [

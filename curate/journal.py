@@ -26,6 +26,7 @@ from curate.wholefile import FileRecord, records
 LINES = {
     "begun": {"begun": float},
     "measured": {"measured": int, "files": FILES},
+    "derived": {"derived": str, "file": FILE},
     "emitting": {"emitting": str},
     "emitted": {"emitted": str, "file": FILE},
     "skipped": {"skipped": SKIPPED},
@@ -42,6 +43,7 @@ class History:
     """What a journal tells."""
 
     measured: dict[int, Files] = field(default_factory=dict)  # by input shard
+    derived: Files = field(default_factory=dict)  # by fact
     emitting: str | None = None  # which decisions the emitted files are of
     emitted: Files = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
@@ -65,6 +67,10 @@ class Journal:
     def measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of an input shard are whole."""
         self._add({"measured": shard, "files": {at: f.as_dict() for at, f in files.items()}})
+
+    def derived(self, fact: str, file: FileRecord) -> None:
+        """The file of a fact is whole."""
+        self._add({"derived": fact, "file": file.as_dict()})
 
     def emitting(self, decisions: str) -> None:
         """The dataset of these decisions is begun; files of another are of no use."""
@@ -100,6 +106,8 @@ def rewrite(folder: Path, history: History) -> None:
         journal.skipped(skipped)
     for shard, files in history.measured.items():
         journal.measured(shard, files)
+    for fact, file in history.derived.items():
+        journal.derived(fact, file)
     if history.emitting is not None:
         journal.emitting(history.emitting)
     for place, file in history.emitted.items():
@@ -138,6 +146,8 @@ def _take(history: History, line: Any) -> None:
         raise ValueError
     if kind == "measured":
         history.measured[line["measured"]] = records(line["files"])
+    elif kind == "derived":
+        history.derived[line["derived"]] = FileRecord(**line["file"])
     elif kind == "emitting":
         history.emitting = line["emitting"]
         history.emitted.clear()
@@ -148,6 +158,7 @@ def _take(history: History, line: Any) -> None:
         history.skipped.append(skipped)
         if skipped.stage == "scan":
             history.measured.pop(skipped.shard, None)
+            history.derived.clear()
     elif kind == "begun":
         history.ended = None  # of the run before
     else:

@@ -15,10 +15,11 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import isinf
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -27,22 +28,23 @@ import pyarrow.compute as pc
 from curate.corpus import Shard
 from curate.errors import CurateError, SchemaError, ShardError, TooLargeError
 from curate.jsonreading import (
-    CODECS,
     JsonGroup,
     JsonIndex,
     LongLineError,
     open_text,
     parse,
+    parse_mixed,
     read_blocks,
     without_null,
 )
+from curate.parallel import CancelledError
 from curate.rawfooter import UNREADABLE, first_line
-
-SUFFIXES = tuple(name + packed for name in (".jsonl", ".ndjson") for packed in ("", *CODECS))
-"""The ends of the names of files that are JSON Lines."""
 
 GROUP_BYTES = 32 << 20
 """Text of a row group, at the least but for the last one."""
+
+LINE_COPIES = 6
+"""Of the longest line: read, joined, cut, and parsed."""
 
 MAX_LINE_BYTES = 1 << 30
 """What Arrow's offsets of text, and its blocks, have room for."""
@@ -73,9 +75,19 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 BOM = b"\xef\xbb\xbf"
 
 
-def read_index(shard: Shard, max_line: int = MAX_LINE_BYTES) -> JsonIndex:
+def read_index(
+    shard: Shard,
+    max_line: int = MAX_LINE_BYTES,
+    *,
+    text: str | None = None,
+    stop: Event | None = None,
+) -> JsonIndex:
     """
-    Read a file of JSON Lines once, as a stream; takes up to six times the longest line in memory.
+    Read a file of JSON Lines once, as a stream; takes LINE_COPIES times the longest line in memory.
+
+    `text` is the column of the traces, if it is one of texts: it may hold anything else too. It is
+    empty where there is none, None where that is not known yet. Once `stop` is set the reading ends
+    in CancelledError.
 
     Raises ShardError where it cannot be read, is truncated, or a line is no JSON object or holds
     what is not text; TooLargeError where a line is longer than `max_line` bytes; SchemaError where
@@ -83,10 +95,12 @@ def read_index(shard: Shard, max_line: int = MAX_LINE_BYTES) -> JsonIndex:
     and has no columns.
     """
     sha256 = hashlib.sha256()
-    columns, groups, group = _Columns(shard), [], _Group(0)
+    columns, groups, group = _Columns(shard.path, text), [], _Group(0)
     try:
-        with open_text(shard, sha256) as text:
-            for block in read_blocks(text, BLOCK_ROWS, max_line):
+        with open_text(shard, sha256) as source:
+            for block in read_blocks(source, BLOCK_ROWS, max_line):
+                if stop is not None and stop.is_set():
+                    raise CancelledError
                 if columns.line == 1 and block.startswith(BOM):
                     group, block = _Group(len(BOM)), block[len(BOM) :]
                 group.add(block, columns)
@@ -101,7 +115,32 @@ def read_index(shard: Shard, max_line: int = MAX_LINE_BYTES) -> JsonIndex:
         raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
     if group.rows:
         groups.append(group.done())
-    return JsonIndex(pa.schema(list(columns.kind)), tuple(groups), sha256.hexdigest())
+    return JsonIndex(
+        columns.schema,
+        tuple(groups),
+        sha256.hexdigest(),
+        frozenset(columns.wide),
+        text or None,
+        columns.other is not None,
+        shard.codec is not None,
+    )
+
+
+def unify(
+    shards: Mapping[int, Shard], indexes: Mapping[int, JsonIndex], text: str | None
+) -> tuple[pa.Schema, dict[int, SchemaError]]:
+    """
+    The schema of all lines of some files, by the rule of one file, and which disagree with those
+    before. What is null in all of them is text: most formats have no type for it.
+    """
+    wrong: dict[int, SchemaError] = {}
+    columns = _Columns("", text)
+    for number, index in indexes.items():
+        try:
+            columns.learn(pa.struct(list(index.schema)), set(index.wide))
+        except _LineError as error:
+            wrong[number] = SchemaError(f"{shards[number].path}: {error}{columns.hint(error)}")
+    return pa.schema([(f.name, without_null(f.type)) for f in columns.schema]), wrong
 
 
 @dataclass(slots=True)
@@ -140,11 +179,11 @@ class _DoubtError(Exception):
 
 
 class _LineError(Exception):
-    """What is wrong with a line, and as what it is raised."""
+    """What is wrong with a line, as what it is raised, and the path of a column that is mixed."""
 
-    def __init__(self, kind: type[CurateError], what: str) -> None:
+    def __init__(self, kind: type[CurateError], what: str, mixed: str = "") -> None:
         super().__init__(what)
-        self.kind = kind
+        self.kind, self.mixed = kind, mixed
 
 
 @dataclass(slots=True)
@@ -152,10 +191,15 @@ class _Columns:
     """
     The columns as they are known so far, as one struct, and the line that comes next.
 
-    `wide` are the paths of those that hold integers which are not the same as doubles.
+    `wide` are the paths of those that hold integers which are not the same as doubles. The column
+    of `text`, which may hold anything, is null in the struct; noted are whether it has `strings`,
+    and the type of an `other` value. `path` is the file's.
     """
 
-    shard: Shard
+    path: str
+    text: str | None
+    strings: bool = False
+    other: pa.DataType | None = None
     kind: pa.StructType = field(default_factory=lambda: pa.struct([]))
     wide: set[str] = field(default_factory=set)
     line: int = 1
@@ -164,30 +208,65 @@ class _Columns:
         """Learn from a block, of which these lines are not blank; returns it as a table."""
         try:
             table, wide = _read_fast(block, lines)
-            self.kind = _unified("", self.kind, _kind_of_table(table), self.wide | wide)
-            self.wide |= wide
+            self.learn(_kind_of_table(table), wide)
             return table
         except (_DoubtError, _LineError, pa.ArrowException, ValueError):
             self._add_each(block)
             return self._read_again(block)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns."""
+        kinds = {each.name: each.type for each in self.kind}
+        if self.text in kinds:
+            kinds[self.text] = pa.string() if self.strings else self.other or pa.null()
+        return pa.schema(list(kinds.items()))
+
+    def learn(self, found: pa.StructType, wide: set[str]) -> None:
+        """Learn of some rows, as one struct. Raises _LineError."""
+        place = found.get_field_index(self.text) if self.text else -1
+        text = pa.null() if place < 0 else found.field(place).type
+        kinds = {each.name: each.type for each in found}
+        if place >= 0:
+            kinds[self.text] = pa.null()
+        self.kind = _unified("", self.kind, pa.struct(list(kinds.items())), self.wide | wide)
+        self.wide |= wide
+        if pa.types.is_string(text):
+            self.strings = True
+        elif not pa.types.is_null(text):
+            self.other = text
+
+    def hint(self, error: _LineError) -> str:
+        """What to do about a column that is text on some lines only, if it could be the traces."""
+        if self.text is not None or error.mixed not in self.kind.names:
+            return ""
+        return f"; if the traces are in it, --column {error.mixed} says so"
 
     def _add_each(self, block: bytes) -> None:
         """Learn from each line; raises what is wrong with the first that is."""
         for number, line in enumerate(block.split(b"\n"), self.line):
             if text := line.strip(BLANK):
                 try:
-                    kind = _kind_of(_read_line(text), "", self.wide)
-                    self.kind = _unified("", self.kind, kind, self.wide)
+                    row, known = _read_line(text), pa.null()
+                    if self.text and not isinstance(row.get(self.text), str | None):
+                        known = _rough_kind(row.pop(self.text))
+                    wide: set[str] = set()
+                    kind = _kind_of(row, "", wide)
+                    if not pa.types.is_null(known):
+                        kind = pa.struct([*kind, (self.text, known)])
+                    self.learn(kind, wide)
                 except _LineError as error:
-                    raise error.kind(f"{self.shard.path}: line {number:,}: {error}") from None
+                    what = f"line {number:,}: {error}{self.hint(error)}"
+                    raise error.kind(f"{self.path}: {what}") from None
 
     def _read_again(self, block: bytes) -> pa.Table:
         """What is sound can be read as it will be later on."""
+        schema = pa.schema([(f.name, without_null(f.type)) for f in self.kind])
         try:
-            return parse(block, pa.schema([(f.name, without_null(f.type)) for f in self.kind]))
+            return parse_mixed(block, schema, self.text) if self.text else parse(block, schema)
         except pa.ArrowException as error:
             raise ShardError(
-                f"{self.shard.path}: behind line {self.line:,}: {first_line(error)}"
+                f"{self.path}: behind line {self.line:,}: {first_line(error)}"
             ) from error
 
 
@@ -275,6 +354,7 @@ def _unified(path: str, known: pa.DataType, found: pa.DataType, wide: set[str]) 
         raise _LineError(
             SchemaError,
             f"column `{path}` is {_name(found)}, expected {_name(known)} as before",
+            path if pa.string() in (known, found) else "",
         )
     if path in wide:
         raise _LineError(
@@ -347,6 +427,19 @@ def _kind_of(value: Any, path: str, wide: set[str], depth: int = 0) -> pa.DataTy
     if isinstance(value, int) and abs(value) > EXACT:
         wide.add(path)
     return _SCALARS[type(value)]
+
+
+def _rough_kind(value: Any, depth: int = 0) -> pa.DataType:
+    """About the type of a value that is read as text; it must not be too deep, or too large."""
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    if value == BEYOND:
+        raise _LineError(SchemaError, "expected numbers that int64 or double can hold")
+    if isinstance(value, dict | list):
+        for below in value.values() if isinstance(value, dict) else value:
+            _rough_kind(below, depth + 1)
+        return pa.struct([]) if isinstance(value, dict) else pa.list_(pa.null())
+    return pa.string() if isinstance(value, str) else _SCALARS[type(value)]
 
 
 _SCALARS = {type(None): pa.null(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}

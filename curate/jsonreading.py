@@ -6,9 +6,10 @@ A line is a row, a blank one is none. The text is cut into row groups at ends of
 threads. What is packed can only be read from its beginning: what stands before is unpacked too.
 """
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +19,6 @@ import pyarrow.json as pj
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.rawfooter import UNREADABLE, first_line
-
-CODECS = {".gz": "gzip", ".zst": "zstd"}
-"""How a file is packed, by the end of its name."""
 
 BLOCK_BYTES = 1 << 20
 """Text parsed at once: still in the cache when it is measured. A longer line is parsed alone."""
@@ -54,12 +52,19 @@ class JsonIndex:
     """
     What a footer is for Parquet: the schema of all rows, the row groups, and a digest.
 
-    The digest is the SHA-256 of the file as it lies on disk.
+    The digest is the SHA-256 of the file as it lies on disk. `wide` are the paths of integers that
+    are not the same as doubles. `text` is the column that is read as text whatever it holds, if any
+    was named; `mixed` where it holds something else somewhere, see `as_text`. What is `packed` can
+    only be read from its beginning.
     """
 
     schema: pa.Schema
     groups: tuple[JsonGroup, ...]
     digest: str
+    wide: frozenset[str] = frozenset()
+    text: str | None = None
+    mixed: bool = False
+    packed: bool = False
 
     @property
     def rows(self) -> int:
@@ -92,39 +97,78 @@ class Hashed:
         self.closed = True
 
 
-def json_batches(
-    shard: Shard,
-    index: JsonIndex,
-    schema: pa.Schema,
-    columns: Sequence[str] | None,
-    row_groups: Sequence[int],
-    rows: int,
-) -> Iterator[pa.RecordBatch]:
+@contextmanager
+def open_rows(
+    shard: Shard, index: JsonIndex, schema: pa.Schema, columns: Sequence[str] | None
+) -> Iterator["JsonRows"]:
     """
-    The rows of some row groups, at most `rows` at a time, never an empty batch.
+    A shard for reading some columns, None for all.
 
     `schema` is that of the corpus: what a row lacks is null in it, integers become doubles where
-    it says so. `columns` are names of columns or paths into them, None for all; a column is read
-    whole. Batches are of about BLOCK_BYTES. Row groups of a packed file stand in increasing order,
-    so that it is unpacked once. Raises SchemaError where a column cannot be as in the schema,
-    ShardError where the file cannot be read or is not the one that `index` is of.
+    it says so. `columns` are names of columns or paths into them; a column is read whole. Raises
+    SchemaError where a column cannot be as in the schema.
     """
     wanted = pa.schema([field for field in schema if _is_wanted(field.name, columns)])
-    parsed = _parsed_schema(shard, index.schema, wanted)
-    number, position = None, 0
-    try:
-        with open_text(shard) as text:
+    with ExitStack() as opened:
+        yield JsonRows(shard, index, wanted, parsed_schema(shard, index, wanted), opened)
+
+
+@dataclass(slots=True)
+class JsonRows:
+    """A shard that is open: `wanted` of it is parsed as `parsed`; how far its text was read."""
+
+    shard: Shard
+    index: JsonIndex
+    wanted: pa.Schema
+    parsed: pa.Schema
+    opened: ExitStack
+    text: Any = None
+    position: int = 0
+
+    def batches(self, row_groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
+        """
+        The rows of some row groups, at most `rows` at a time, never an empty batch.
+
+        Batches are of about BLOCK_BYTES of text. What is packed is unpacked once where row groups
+        stand in increasing order, also over several calls. Raises ShardError where the file cannot
+        be read or is not the one that the index is of.
+        """
+        number = None
+        mixed = self.index.text if self.index.mixed else None
+        try:
             for number in row_groups:
-                group = index.groups[number]
-                _go_on(text, position, group.offset)
-                for table in _group_tables(text, group, parsed, rows):
-                    yield _as_in(table, wanted)
-                position = group.offset + group.num_bytes
-    except _ChangedError:
-        raise ShardError(f"{shard.path}: row group {number}: changed since it was read") from None
-    except UNREADABLE as error:
-        place = "" if number is None else f": row group {number}"
-        raise ShardError(f"{shard.path}: cannot be read{place}: {first_line(error)}") from error
+                group = self.index.groups[number]
+                self._go_to(group.offset)
+                for table in _group_tables(self, group, self.parsed, rows, mixed):
+                    yield _as_in(table, self.wanted)
+        except _ChangedError:
+            what = f"row group {number}: changed since it was read"
+            raise ShardError(f"{self.shard.path}: {what}") from None
+        except UNREADABLE as error:
+            self._close()
+            what = f"cannot be read: row group {number}: {first_line(error)}"
+            raise ShardError(f"{self.shard.path}: {what}") from error
+
+    def read(self, num_bytes: int, /) -> bytes:
+        """The next bytes."""
+        data: bytes = self.text.read(num_bytes)
+        self.position += len(data)
+        return data
+
+    def _go_to(self, offset: int) -> None:
+        """Have the byte at an offset of the text be the next."""
+        if self.text is None or (offset < self.position and not self.text.seekable()):
+            self._close()
+            self.text = self.opened.enter_context(open_text(self.shard))
+        if self.text.seekable():
+            self.text.seek(offset)
+            self.position = offset
+        while self.position < offset and self.read(min(BLOCK_BYTES, offset - self.position)):
+            pass
+
+    def _close(self) -> None:
+        self.opened.close()
+        self.text, self.position = None, 0
 
 
 class _ChangedError(Exception):
@@ -146,26 +190,16 @@ class _Section:
         return data
 
 
-def _go_on(text: pa.NativeFile, position: int, offset: int) -> None:
-    """From a position in a text to an offset."""
-    if text.seekable():
-        text.seek(offset)
-        return
-    if offset < position:
-        raise ValueError("row groups of a packed file are read in increasing order")
-    skipped = _Section(text, offset - position)
-    while skipped.read(BLOCK_BYTES):
-        pass
-
-
-def _group_tables(text: Text, group: JsonGroup, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    """The rows of a row group, at most so many at a time."""
+def _group_tables(
+    text: Text, group: JsonGroup, schema: pa.Schema, rows: int, mixed: str | None
+) -> Iterator[pa.Table]:
+    """The rows of a row group, at most so many at a time; a `mixed` column is read as text."""
     section, left = _Section(text, group.num_bytes), group.rows
     for block in read_blocks(section, rows):
         if block := block.lstrip():
             if not block.startswith(b"{"):  # over `null` the parser would crash
                 raise _ChangedError
-            table = parse(block, schema)
+            table = parse(block, schema) if mixed is None else parse_mixed(block, schema, mixed)
             left -= table.num_rows
             yield table
     if left or section.left or section.crc != group.crc:
@@ -180,7 +214,7 @@ def open_text(shard: Shard, sha256: Any = None) -> Iterator[Any]:
     Bytes are added to `sha256` as they lie on disk. Only a plain file that is not hashed can be
     sought in. Raises OSError where it cannot be opened.
     """
-    codec = next((CODECS[end] for end in CODECS if shard.key.endswith(end)), None)
+    codec = shard.codec
     with shard.filesystem.open_input_file(shard.key) as file:
         if codec is not None and file.size() == 0:
             raise OSError("truncated: it is packed, and empty")
@@ -253,6 +287,27 @@ def parse(text: bytes, schema: pa.Schema | None) -> pa.Table:
     return table
 
 
+def parse_mixed(text: bytes, schema: pa.Schema, column: str) -> pa.Table:
+    """The same of a schema in which a column is text, whatever lines hold in it, see `as_text`."""
+    try:
+        return parse(text, schema)
+    except pa.ArrowInvalid:
+        return parse(b"\n".join(as_text(line, column) for line in text.split(b"\n")), schema)
+
+
+def as_text(line: bytes, column: str) -> bytes:
+    """
+    A line in which what stands in a column is text or null.
+
+    Anything else becomes the byte NUL, which no text of a sound trace has, and what it is as JSON.
+    """
+    row = json.loads(line) if line.strip() else {}
+    value = row.get(column) if isinstance(row, dict) else None
+    if value is None or isinstance(value, str):
+        return line
+    return json.dumps(row | {column: "\0" + json.dumps(value)}).encode()
+
+
 def _is_wanted(name: str, columns: Sequence[str] | None) -> bool:
     """Whether a column is one of some columns, or one of these is a path into it."""
     return columns is None or any(
@@ -260,19 +315,33 @@ def _is_wanted(name: str, columns: Sequence[str] | None) -> bool:
     )
 
 
-def _parsed_schema(shard: Shard, found: pa.Schema, wanted: pa.Schema) -> pa.Schema:
-    """What is wanted of a file, with the types that it is parsed as."""
-    fields = []
+def parsed_schema(shard: Shard, index: JsonIndex, wanted: pa.Schema, origin: str = "") -> pa.Schema:
+    """
+    What is wanted of a file, with the types that it is parsed as.
+
+    Raises SchemaError where a column cannot be as it is wanted, which `origin` says the reason of.
+    """
+    fields, found = [], index.schema
     for field in wanted:
         if field.name not in found.names or pa.types.is_null(found.field(field.name).type):
             continue  # null in each row
         kind = found.field(field.name).type
-        if not _is_readable(kind, field.type):
-            raise SchemaError(
-                f"{shard.path}: column `{field.name}` is {kind}, expected {field.type}"
-            )
+        if index.mixed and field.name == index.text and _is_string(field.type):
+            kind = pa.string()
+        if not field.nullable or not _is_readable(kind, field.type):
+            what = f"column `{field.name}` is {kind}, expected {described(field)}{origin}"
+            raise SchemaError(f"{shard.path}: {what}")
         fields.append((field.name, without_null(_parsed_type(kind, field.type))))
     return pa.schema(fields)
+
+
+def described(field: pa.Field) -> str:
+    """What a column is, in words for an error."""
+    return f"{field.type}" if field.nullable else f"{field.type} not null"
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_readable(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -280,10 +349,12 @@ def _is_readable(found: pa.DataType, wanted: pa.DataType) -> bool:
     if found == wanted or pa.types.is_null(found):
         return True
     if pa.types.is_list(found) and pa.types.is_list(wanted):
-        return _is_readable(found.value_type, wanted.value_type)
+        nullable = wanted.value_field.nullable
+        return nullable and _is_readable(found.value_type, wanted.value_type)
     if pa.types.is_struct(found) and pa.types.is_struct(wanted):
-        known = {field.name: field.type for field in wanted}
-        return all(f.name in known and _is_readable(f.type, known[f.name]) for f in found)
+        known = {field.name: field.type for field in wanted if field.nullable}
+        inside = all(f.name in known and _is_readable(f.type, known[f.name]) for f in found)
+        return inside and len(known) == wanted.num_fields
     return (found, wanted) in WIDENED
 
 

@@ -173,8 +173,13 @@ def preset(name: str) -> Layout:
     if name not in preset_names():
         known = ", ".join(preset_names())
         raise LayoutError(f"--preset: expected one of {known}, found {name!r}")
+    return parse(source(name), name, f"preset {name}")
+
+
+def source(name: str) -> str:
+    """The TOML of a preset."""
     file = importlib.resources.files("curate") / "layouts" / f"{name}.toml"
-    return parse(file.read_text(encoding="utf-8"), name, f"preset {name}")
+    return file.read_text(encoding="utf-8")
 
 
 def load(path: str | Path) -> Layout:
@@ -208,7 +213,9 @@ def from_dict(given: Mapping[str, Any], where: str) -> Layout:
     told = Layout(name="", trace="").as_dict() | dict(given)
     wrong = misfit(told, SHAPE)
     if wrong is not None:
-        raise LayoutError(f"{where}: `{wrong}` is not as expected: see `curate layout --help`")
+        raise LayoutError(
+            f"{where}: `{wrong}` is not as expected: `curate layout show` has examples"
+        )
     values: dict[str, Any] = {key: _frozen(value) for key, value in told.items()}
     layout = Layout(**values)
     _check(layout, where)

@@ -57,6 +57,15 @@ SHAPE = {
         "shard_bytes": int,
         "format": str,
         "thinking": bool,
+        "facts": {
+            "tokenizer": str | None,
+            "tokenizer_digest": str | None,
+            "verify": str | None,
+            "lenient": bool,
+            "decontaminate": [str],
+            "benchmarks_digest": str | None,
+            "hashes": bool,
+        },
     },
     "lexicon": {
         "name": str,
@@ -77,6 +86,7 @@ SHAPE = {
             "files": FILES,
         }
     ],
+    "derived": FILES,
     "skipped": [SKIPPED],
     "scan": str | None,
     "rule": object,
@@ -93,6 +103,11 @@ RULE = {
     "within": [str],
     "accept": [str],
     "answered": bool,
+    "best_of": int | None,
+    "only_correct": bool,
+    "dedup": bool,
+    "decontaminate": bool,
+    "seed": int,
 }
 COUNTS = {
     "rows": int,
@@ -110,6 +125,9 @@ OPTIONS = {
     "shard_bytes": "--shard-size",
     "drop_top": "--drop-top",
     "rank_by": "--rank-by",
+    "best_of": "--best-of",
+    "tokenizer_digest": "tokenizer of that name",
+    "benchmarks_digest": "content of --decontaminate",
 }
 """Options whose name in a manifest is another."""
 
@@ -195,9 +213,12 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
     for name in ("version", "kernel_version"):
         if old[name] != new[name]:
             yield f"{name.replace('_', ' ')} of this tool", old[name], new[name]
-    for name in (n for n in new["config"] if n not in ("columns", "corpora", "layout")):
+    nested = ("columns", "corpora", "layout", "facts")
+    for name in (n for n in new["config"] if n not in nested):
         yield from _changed(name, old["config"], new["config"])
     yield from _changed_layout(old["config"]["layout"], new["config"]["layout"])
+    for name in new["config"]["facts"]:
+        yield from _changed(name, old["config"]["facts"], new["config"]["facts"])
     for name in new["config"]["columns"]:
         yield from _changed(name, old["config"]["columns"], new["config"]["columns"])
     if old["lexicon"]["hash"] != new["lexicon"]["hash"]:
@@ -286,4 +307,6 @@ def files_of(folder: Path, manifest: Manifest) -> dict[Path, FileRecord]:
     ours = folder / ".curate"
     files = {ours / at: f for s in manifest["shards"] for at, f in records(s["files"]).items()}
     files |= {ours / at: f for at, f in records(manifest["selected"]).items()}
+    derived = records(manifest["derived"]).items()
+    files |= {ours / "derived" / f"{fact}.parquet": f for fact, f in derived}
     return files | {folder / "data" / at: f for at, f in records(manifest["data"]).items()}

@@ -25,11 +25,11 @@ from curate.layout import Layout
 from curate.memory import Allowance, check_bound, mib
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
-from curate.reading import OpenShard, open_shard
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
 from curate.sidecartables import SidecarTables
 from curate.skipping import Skipped, Skips
 from curate.traces import TraceReader, Traces
+from curate.unitreading import COPIES, UnitReader
 from curate.units import Columns, Unit, plan_units
 from curate.wholefile import FileRecord
 
@@ -39,9 +39,6 @@ FLUSH_BYTES = 16 << 20
 
 UNIT_MEMORY = FLUSH_BYTES + HELD_BYTES
 """What a unit holds at the most beside what it reads."""
-
-COPIES = 3
-"""Of a batch, while a builder that holds it grows."""
 
 Done = Callable[[int, Mapping[str, FileRecord]], None]
 
@@ -90,6 +87,9 @@ class Measuring:
     def _run_once(self, threads: int, numbers: Sequence[int]) -> None:
         self._allowance = Allowance(self._memory, self._stop)
         self._share = self._allowance.total // threads
+        self._batches = UnitReader(
+            self._shards, self._footers, self._read, UNIT_MEMORY, self._allowance, self._stop
+        ).batches
         jobs: list[Callable[[], None]] = []
         for shard in numbers:
             left_out = self._skips.in_shard(shard)
@@ -206,7 +206,7 @@ class Measuring:
             return
         held: list[tuple[pa.Table, Measured]] = []
         held_rows = held_bytes = 0
-        for row, batch in self._rows_of(unit, take):
+        for row, batch in self._batches(unit, take):
             found = self._reader.read(batch)
             self._check_steps(unit.shard, row, batch.num_rows, found)
             answers = self._reader.answer_sizes(batch, found)
@@ -234,30 +234,6 @@ class Measuring:
         not_read = self._tables.not_read(self._shards[shard], measured)
         if not_read is not None:
             yield "quarantine", not_read
-
-    def _rows_of(
-        self, unit: Unit, take: Callable[[int], None]
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The batches of a unit, each with the row that it begins at."""
-        shard, row, stop = self._shards[unit.shard], unit.first_row, unit.first_row + unit.rows
-        with open_shard(shard, self._footers[unit.shard], self._read) as opened:
-            batch_rows = self._make_room(opened, unit, take)
-            for batch in opened.batches(unit.row_groups, batch_rows):
-                if self._stop.is_set():
-                    raise CancelledError
-                batch = batch.slice(0, stop - row)
-                yield row, batch
-                row += batch.num_rows
-                if row == stop:
-                    return
-
-    def _make_room(self, opened: OpenShard, unit: Unit, take: Callable[[int], None]) -> int:
-        """How many rows to read at a time, once there is room for them."""
-        batch_rows, demands = opened.plan(unit.row_groups, COPIES)
-        take(max(demand.num_bytes for demand in demands) + UNIT_MEMORY)
-        for demand in demands:
-            demand.check(self._allowance, UNIT_MEMORY)
-        return batch_rows
 
     def _check_steps(self, shard: int, row: int, rows: int, found: Traces) -> None:
         """Raise TooLargeError where a huge trace has more steps than there is memory for."""

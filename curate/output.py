@@ -6,14 +6,18 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from curate import journal, manifest
 from curate.errors import OutputError
 from curate.journal import Files, History
 from curate.skipping import Skipped
+from curate.trainerfiles import CONFIGURATIONS
 from curate.wholefile import FileRecord, part_of, read_back, records
+
+BESIDE_DATA = ("README.md", *CONFIGURATIONS)
+"""What stands beside a dataset's files."""
 
 LOCK_SECONDS = 0.5
 """How long a run waits for a folder: whoever asks how far a run is holds it for an instant."""
@@ -77,8 +81,8 @@ def _check_ours(folder: Path, *, emits: bool) -> None:
     except OutputError as error:
         raise OutputError(f"{error}; choose another folder, or remove this one") from None
     foreign = [path for path in _data_files(folder) if not (emitted and DATA_FILE.match(path.name))]
-    if not emitted and (folder / "README.md").exists():
-        foreign.append(folder / "README.md")
+    if not emitted:
+        foreign += [place for place in map(folder.joinpath, BESIDE_DATA) if place.exists()]
     if foreign and (emits or emitted):
         raise OutputError(f"{foreign[0]}: not written by this tool, so it stays there; move it")
 
@@ -122,6 +126,7 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
         again = {skipped.shard for skipped in history.skipped if skipped.stage == "scan"}
         history.skipped = [one for one in history.skipped if one.stage != "scan"]
         history.measured = {n: f for n, f in history.measured.items() if n not in again}
+        history.derived = {} if again else history.derived
     told = [*history.skipped, *(Skipped(**skipped) for skipped in record["skipped"])]
     left_out = {skipped.shard for skipped in told if skipped.stage == "scan"}
     history.measured = {
@@ -132,7 +137,9 @@ def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> Histor
         and len(_whole(folder / ".curate", files)) == len(files)
     }
     history.emitted = _whole(staging(folder), history.emitted)
-    _remove_sidecars(folder, keep={at for files in history.measured.values() for at in files})
+    history.derived = _derived(folder, history.derived)
+    keep = {at for files in history.measured.values() for at in files}
+    _remove_sidecars(folder, keep | {f"derived/{fact}.parquet" for fact in history.derived})
     if old["state"] == "complete":  # and yet not all of it is there
         (folder / "README.md").unlink(missing_ok=True)
         manifest.write(folder, record)
@@ -158,6 +165,7 @@ def history_of(complete: manifest.Manifest) -> History:
     """What a run that is whole has done."""
     return History(
         measured={n: records(shard["files"]) for n, shard in enumerate(complete["shards"])},
+        derived=records(complete["derived"]),
         emitting=complete["decisions"],
         emitted=records(complete["data"]),
         skipped=[Skipped(**skipped) for skipped in complete["skipped"]],
@@ -189,6 +197,13 @@ def _whole(folder: Path, files: Files) -> Files:
         }
 
 
+def _derived(folder: Path, files: Files) -> Files:
+    """Those files of facts that are what is on record, by the facts."""
+    places = {f"{fact}.parquet": file for fact, file in files.items()}
+    found = _whole(folder / ".curate" / "derived", places)
+    return {place.removesuffix(".parquet"): file for place, file in found.items()}
+
+
 def _tidy(folder: Path, *, emits: bool) -> None:
     """Undo what a run left half done: files without their names, a dataset not on record."""
     if emits and (folder / "data").exists():
@@ -201,7 +216,7 @@ def _tidy(folder: Path, *, emits: bool) -> None:
 
 
 def _remove_sidecars(folder: Path, keep: Collection[str]) -> None:
-    for kind in ("features", "steps", "quarantine", "selection"):
+    for kind in ("features", "steps", "quarantine", "derived", "selection"):
         for path in (folder / ".curate" / kind).glob("*.parquet"):
             if f"{kind}/{path.name}" not in keep:
                 path.unlink()
@@ -215,7 +230,10 @@ def _empty(folder: Path) -> None:
         if manifest.path_of(folder).exists() and manifest.read(folder)["rule"] is not None:
             if (folder / "data").exists():
                 shutil.rmtree(folder / "data")
-            (folder / "README.md").unlink(missing_ok=True)
+            for path in BESIDE_DATA:
+                (folder / path).unlink(missing_ok=True)
+            with suppress(OSError):  # not there, or holds something of the user's
+                (folder / "trainers").rmdir()
         shutil.rmtree(kept)
     kept.mkdir()
 

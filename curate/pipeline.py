@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 import polars as pl
@@ -21,19 +21,23 @@ import pyarrow as pa
 
 from curate import card, journal, manifest, output
 from curate.deciding import KeptRows, decide_all
+from curate.deriving import Deriving
 from curate.emit import Emission, Extra, Stretch, plan_shards
 from curate.errors import CurateError
-from curate.featurefiles import FeatureFiles, feature_files
+from curate.facts import with_facts
+from curate.featurefiles import FeatureFiles
 from curate.features import Measurer, parse_delimiter
 from curate.formats import converter
 from curate.measuring import Measuring
 from curate.memory import check_bound
 from curate.planning import Asked, Plan
 from curate.run import Report, Run, Running, report_again, report_of
-from curate.selection import Decider, with_thresholds
+from curate.selection import Decider
 from curate.sidecars import ParquetSink
 from curate.status import forget
 from curate.summary import Cut, new_cut
+from curate.thresholds import with_thresholds
+from curate.trainerfiles import write_configuration
 from curate.trainers import COLUMNS
 from curate.verdicts import QUARANTINED
 from curate.wholefile import sync_all
@@ -55,6 +59,7 @@ def run_plan(plan: Plan, running: Running) -> Report:
         with run.journaled():
             if plan.asked is not None:
                 _measure(plan.asked, run)
+            _derive(run)
             if plan.decider is None:
                 return _finish(run, began, None, None)
             return _select(plan.decider, run, began)
@@ -93,6 +98,25 @@ def _measure(asked: Asked, run: Run) -> None:
             raise CurateError(f"{path}: {rows:,} rows to measure but {found:,} measured")
 
 
+def _derive(run: Run) -> None:
+    """Compute what was asked for beside the features."""
+    source, facts = run.source, run.facts
+    with facts.ready(source.layout, source.columns, run.threads) as asked:
+        todo = [fact for fact in asked if fact.name not in run.derived]
+        if todo:
+            with run.progress("derive", source.trace_bytes) as progress:
+                folder = run.folder / ".curate" / "derived"
+                files = Deriving(folder, source, todo, progress, run.skips, run.memory).run(
+                    run.threads
+                )
+            for name, file in files.items():
+                run.note_derived(name, file)
+    for name, file in run.derived.items():
+        if file.rows != run.rows:
+            what = f"{run.rows:,} rows measured but {file.rows:,} of {name}"
+            raise CurateError(f"{run.folder}: {what}")
+
+
 def _select(decider: Decider, run: Run, began: float) -> Report:
     """From features to a dataset: decide, then copy the kept rows."""
     while True:  # again, with other rows, where some that were kept turn out not to be readable
@@ -101,7 +125,7 @@ def _select(decider: Decider, run: Run, began: float) -> Report:
             for shard in range(len(run.source.shards))
             if (skipped := run.skips.in_shard(shard, ["emit"]))
         }
-        features = FeatureFiles(feature_files(run.scanned, len(run.source.shards)), left_out)
+        features = replace(run.features(), left_out=left_out)
         bound = with_thresholds(decider, features)
         cut = _decide(bound, features, run)
         run.record["data"] = _emit(run, cut)
@@ -121,12 +145,11 @@ def _decide(decider: Decider, features: FeatureFiles, run: Run) -> Cut:
         sink.write(table)
         selected["strata.parquet"] = sink.close().as_dict()
     run.record["selected"] = selected
-    rows = features.rows
-    if cut.rows != rows:
-        raise CurateError(f"{run.folder}: {rows:,} rows read but {cut.rows:,} decided")
+    if cut.rows != run.rows:
+        raise CurateError(f"{run.folder}: {run.rows:,} rows read but {cut.rows:,} decided")
     if decider.strata is not None:
         dropped = int(decider.strata["dropped"].sum())
-        if dropped != cut.rejected.get("drop_top", 0):
+        if dropped != cut.rejected.get(decider.cut, 0):
             raise CurateError(
                 f"{run.folder}: {dropped:,} rows are above their thresholds, not dropped"
             )
@@ -137,10 +160,9 @@ def _emit(run: Run, cut: Cut) -> dict[str, Any] | None:
     """Copy the kept rows; the records of the files by name, None where some cannot be read."""
     source, folder = run.source, run.folder
     layout = source.layout
-    kept_rows = KeptRows(
-        run.scanned / ".curate" / "features", run.selected, elements=layout.elements
-    )
-    extra = _extra(run.record["config"]["annotate"], kept_rows, run.schema)
+    kept_rows = KeptRows(run.features(), run.selected, elements=layout.elements)
+    known = with_facts(run.schema, [*run.known, *run.derived])
+    extra = _extra(run.record["config"]["annotate"], kept_rows, known)
     plan = plan_shards(source.footers, kept_rows, run.record["config"]["shard_bytes"])
     run.record["decisions"] = _decisions(run, plan)
     done = run.emitting_of(run.record["decisions"])
@@ -186,6 +208,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     for shard, files in run.measured.items():
         told = {place: file.as_dict() for place, file in files.items()}
         record["shards"][shard]["files"] = told
+    record["derived"] = {fact: file.as_dict() for fact, file in run.derived.items()}
     record["skipped"] = [one.as_dict() for one in skipped]
     record["counts"] = {
         "rows": rows,
@@ -200,6 +223,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     record["state"] = "complete"
     manifest.write(run.folder, record)
     if cut is not None:
+        write_configuration(run.folder, run.form.format, thinking=run.form.thinking)
         card.write(run.folder, record)
     journal.path_of(run.folder).unlink()
     forget(run.folder)
@@ -209,8 +233,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
 def _verdicts(run: Run) -> Counter[str]:
     """How many rows of a scan have each verdict."""
     counts = Counter[str]()
-    features = FeatureFiles(feature_files(run.folder, len(run.source.shards)))
-    for chunk in features.all_chunks([]):
+    for chunk in run.features().all_chunks([]):
         counts.update(dict(chunk["verdict"].value_counts().iter_rows()))
     return counts
 
@@ -224,4 +247,5 @@ def _new_cut(decider: Decider, record: manifest.Manifest) -> Cut:
 
 def _extra(annotate: Sequence[str], kept_rows: KeptRows, schema: pa.Schema) -> Extra:
     fields = tuple(pa.field(f"curate_{name}", schema.field(name).type) for name in annotate)
-    return Extra(fields, lambda shard: kept_rows.features(shard, annotate))
+    plain = [schema.field(name) for name in annotate]
+    return Extra(fields, lambda shard: kept_rows.features(shard, plain))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from curate import manifest, output
 from curate.corpus import Shard, redacted
 from curate.errors import CurateError, OutputError
+from curate.facts import Facts, with_facts
 from curate.featurefiles import feature_files
 from curate.features import measured_fields, parse_delimiter
 from curate.formats import Form, converter
@@ -24,7 +25,7 @@ from curate.skipping import OnError, Skips
 from curate.source import Source, open_source, reopen_source
 from curate.units import Columns, features_schema
 
-ORIGINAL = Form()
+ORIGINAL, NO_FACTS = Form(), Facts()
 
 SHARD_BYTES = 512_000_000
 """Uncompressed bytes of an output shard unless asked otherwise."""
@@ -46,7 +47,9 @@ class Plan:
     All that a run needs, checked; nothing is written yet.
 
     `scanned` is the folder whose features count, of this `schema`: that of the run itself if it is
-    `asked` to measure. A `decider` of None selects nothing. `record` is the manifest to be.
+    `asked` to measure. `facts` are to be computed beside them; `known` are those of the scan, which
+    has so many `rows` (None if they are still to be measured). A `decider` of None selects nothing.
+    `record` is the manifest to be.
     """
 
     source: Source
@@ -56,6 +59,9 @@ class Plan:
     asked: Asked | None
     decider: Decider | None
     form: Form
+    facts: Facts
+    known: tuple[str, ...]
+    rows: int | None
     skips: Skips
     record: manifest.Manifest
     overwrite: bool
@@ -73,6 +79,7 @@ def plan_scan(
     repeats: bool = False,
     selection: Selection | None = None,
     form: Form = ORIGINAL,
+    facts: Facts = NO_FACTS,
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     split: str | None = None,
@@ -90,6 +97,7 @@ def plan_scan(
         corpora,
         where,
         columns,
+        beside=[] if facts.verify is None else [facts.verify],
         split=split,
         limit=limit,
         whole_rows=selection is not None,
@@ -97,15 +105,17 @@ def plan_scan(
     )
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)
+    facts.check(source.layout, source.columns)
     schema = features_schema(source.schema, source.columns, measured)
+    known = with_facts(schema, facts.names)
     if annotate and selection is None:
-        raise CurateError("--annotate: expected together with --keep or --drop-top")
-    _check_annotate(annotate, schema, source.schema)
+        raise CurateError("--annotate: expected together with a selection, as --keep true")
+    _check_annotate(annotate, known, source.schema)
     decider = None
     if selection is not None:
         _check_form(form, source)
-        selection = replace(selection, answered=form.converts)
-        decider = bind(selection, _polars_schema(schema))
+        selection = _completed(selection, form, known, source.columns)
+        decider = bind(selection, _polars_schema(known))
     elif form != ORIGINAL:
         raise CurateError("--format, --thinking: expected together with a selection, as --keep")
     config = {
@@ -120,6 +130,7 @@ def plan_scan(
         "annotate": list(annotate),
         "shard_bytes": shard_bytes,
         **asdict(form),
+        "facts": facts.as_dict(),
     }
     record = _record(source, config, loaded, decider, skips)
     output.check_same(folder, record, overwrite=overwrite)
@@ -132,6 +143,9 @@ def plan_scan(
         asked=asked,
         decider=decider,
         form=form,
+        facts=facts,
+        known=(),
+        rows=None,
         skips=skips,
         record=record,
         overwrite=overwrite,
@@ -144,6 +158,7 @@ def plan_select(
     out: str | Path,
     selection: Selection,
     form: Form = ORIGINAL,
+    facts: Facts = NO_FACTS,
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     on_error: OnError | None = None,
@@ -158,16 +173,21 @@ def plan_select(
     scan_record = manifest.read_complete(scan_folder)
     files = feature_files(scan_folder, len(scan_record["shards"]))
     output.check(folder, overwrite=overwrite, emits=True)
-    schema = pq.read_schema(files[0])
-    selection = replace(selection, answered=form.converts)
-    decider = bind(selection, _polars_schema(schema))
+    known = tuple(scan_record["derived"])
     skips = Skips(on_error or OnError())
-    source = reopen_source(scan_record, skips)
+    beside = [] if facts.verify is None else [facts.verify]
+    source = reopen_source(scan_record, skips, beside)
     skips.check()
+    facts.check(source.layout, source.columns)
+    schema = pq.read_schema(files[0])
+    all_known = with_facts(schema, [*known, *facts.names])
+    selection = _completed(selection, form, all_known, source.columns)
+    decider = bind(selection, _polars_schema(all_known))
     _check_apart(folder, source.shards)
-    _check_annotate(annotate, schema, source.schema)
+    _check_annotate(annotate, all_known, source.schema)
     _check_form(form, source)
     emitting = {"annotate": list(annotate), "shard_bytes": shard_bytes, **asdict(form)}
+    emitting["facts"] = facts.as_dict()
     record = scan_record | {
         "state": "running",
         "config": scan_record["config"] | emitting,
@@ -175,6 +195,7 @@ def plan_select(
         "skipped": [skipped.as_dict() for skipped in skips.all()],
         "scan": str(scan_folder.resolve()),
         "rule": _rule(selection),
+        "derived": {},
         "selected": {},
         "decisions": None,
         "counts": None,
@@ -190,6 +211,9 @@ def plan_select(
         asked=None,
         decider=decider,
         form=form,
+        facts=facts,
+        known=known,
+        rows=scan_record["counts"]["rows"],
         skips=skips,
         record=record,
         overwrite=overwrite,
@@ -221,6 +245,7 @@ def _record(
         "skipped": [skipped.as_dict() for skipped in skips.all()],
         "scan": None,
         "rule": None if decider is None else _rule(decider.selection),
+        "derived": {},
         "selected": {},
         "decisions": None,
         "counts": None,
@@ -234,6 +259,16 @@ def _rule(selection: Selection) -> dict[str, Any]:
         "within": list(selection.within),
         "accept": list(selection.accept),
     }
+
+
+def _completed(selection: Selection, form: Form, schema: pa.Schema, columns: Columns) -> Selection:
+    """A rule with what follows from the rest: what conversations need, and which are correct."""
+    known = columns.correct is not None or "grade" in schema.names
+    return replace(
+        selection,
+        answered=form.converts,
+        only_correct=selection.best_of is not None and known,
+    )
 
 
 def _check_form(form: Form, source: Source) -> None:

@@ -9,13 +9,16 @@ the footer's average, and the file is read through a small buffer instead of bei
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus import Shard
 from curate.errors import ShardError, TooLargeError
-from curate.footers import Footer, RowGroup
+from curate.footers import Footer, read_alone
+from curate.jsonlines import LINE_COPIES
+from curate.jsonreading import BLOCK_BYTES, JsonRows, open_rows
 from curate.memory import Allowance, mib
 from curate.pages import Pages, believed, read_pages
 from curate.rawfooter import (
@@ -24,7 +27,6 @@ from curate.rawfooter import (
     first_line,
     footer_of,
     is_of_any,
-    read_footer,
 )
 
 BATCH_BYTES = 1 << 20
@@ -46,9 +48,99 @@ UNIT_BYTES = 64 << 20
 """Uncompressed bytes of the row groups that one thread takes at a time."""
 
 
+class Demand(Protocol):
+    """What reading a row group takes."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held at once, at the most."""
+
+    def check(self, allowance: Allowance, overhead: int) -> None:
+        """Raise TooLargeError if this takes more than there is leave for, beside `overhead`."""
+
+
+class OpenShard(Protocol):
+    """A shard open for reading some columns."""
+
+    def batches(self, row_groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
+        """
+        The rows of some row groups, in order, at most `rows` at a time; never an empty batch.
+
+        Raises ShardError where they cannot be read, or are not as many as the footer says.
+        """
+
+    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, Sequence[Demand]]:
+        """
+        How many rows to read at a time, and what each row group takes.
+
+        Batches are of about BATCH_BYTES. They depend on the file alone, not on threads or memory,
+        so nor does the output. `copies` of the largest batch are held at once, beside its pages.
+        Raises ShardError where a page's header is not sound.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class OpenShard:
-    """A shard open for reading: its file, and the columns that are read, or leaves by name."""
+class OpenLines:
+    """JSON Lines open for reading."""
+
+    shard: Shard
+    footer: Footer
+    rows: JsonRows
+
+    def batches(self, row_groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
+        """See OpenShard."""
+        return self.rows.batches(row_groups, rows)
+
+    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list["LineDemand"]]:
+        """See OpenShard; a row takes room for all values of the schema, also where it has none."""
+        width = sum(map(_width, self.rows.wanted.types))
+        rows = max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(1, width)))
+        return rows, [LineDemand(self, number, rows * width, copies) for number in row_groups]
+
+
+def _width(kind: pa.DataType) -> int:
+    """Bytes at least of a value of a type as an array has it, also where it is null."""
+    fields = [kind.field(number).type for number in range(kind.num_fields)]
+    return 9 if not pa.types.is_struct(kind) else 1 + sum(map(_width, fields))
+
+
+@dataclass(frozen=True, slots=True)
+class LineDemand:
+    """What reading a row group of lines takes: text, and `copies` of a batch of it as arrays."""
+
+    opened: OpenLines
+    row_group: int
+    fixed_bytes: int
+    copies: int
+
+    @property
+    def num_bytes(self) -> int:
+        """See Demand."""
+        assert self.opened.footer.index is not None
+        group = self.opened.footer.index.groups[self.row_group]
+        text = min(group.num_bytes, max(group.longest, 2 * BLOCK_BYTES))
+        arrays = text * max(1, -(-sum(group.column_bytes.values()) // max(1, group.num_bytes)))
+        return LINE_COPIES * text + self.copies * (arrays + self.fixed_bytes)
+
+    def check(self, allowance: Allowance, overhead: int) -> None:
+        """See Demand."""
+        if self.num_bytes <= allowance.total - overhead:
+            return
+        index = self.opened.footer.index
+        assert index is not None
+        before = sum(group.rows for group in index.groups[: self.row_group])
+        group = index.groups[self.row_group]
+        needed = mib(self.num_bytes + overhead + allowance.taken)
+        raise TooLargeError(
+            f"{self.opened.shard.path}: row group {self.row_group}, rows {before:,} to "
+            f"{before + group.rows - 1:,}: a line of {group.longest:,} bytes; to read it takes "
+            f"about --memory {needed}, found {mib(allowance.bound)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParquet:
+    """A file of Parquet open for reading, and the columns that are read, or leaves by name."""
 
     shard: Shard
     footer: Footer
@@ -58,11 +150,7 @@ class OpenShard:
     columns: Sequence[str] | None
 
     def batches(self, row_groups: Sequence[int], rows: int) -> Iterator[pa.RecordBatch]:
-        """
-        The rows of some row groups, in order, at most `rows` at a time; never an empty batch.
-
-        Raises ShardError where they cannot be read, or are not as many as the footer says.
-        """
+        """See OpenShard."""
         left = sum(self.footer.row_groups[number].rows for number in row_groups)
         paths = None
         if self.columns is not None:
@@ -80,14 +168,8 @@ class OpenShard:
         if left:
             raise self._unreadable(row_groups, f"{left:,} rows fewer than its footer says")
 
-    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list["Demand"]]:
-        """
-        How many rows to read at a time, and what each row group takes.
-
-        Batches are of about BATCH_BYTES. They depend on the file alone, not on threads or memory,
-        so nor does the output. `copies` of the largest batch are held at once, beside its pages.
-        Raises ShardError where a page's header is not sound.
-        """
+    def plan(self, row_groups: Sequence[int], copies: int) -> tuple[int, list["PageDemand"]]:
+        """See OpenShard."""
         groups = [self.footer.row_groups[number] for number in row_groups]
         rows = sum(group.rows for group in groups)
         size = sum(g.all_bytes if self.columns is None else g.trace_bytes for g in groups)
@@ -96,7 +178,7 @@ class OpenShard:
         longest = max((column.repeatable() for group in pages for column in group), default=0)
         batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, longest)))
         demands = [
-            Demand(self, number, tuple(group), batch_rows, copies)
+            PageDemand(self, number, tuple(group), batch_rows, copies)
             for number, group in zip(row_groups, pages, strict=True)
         ]
         return batch_rows, demands
@@ -123,10 +205,10 @@ class OpenShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PageDemand:
     """What reading a row group takes: the pages of its columns, and copies of a batch of rows."""
 
-    opened: OpenShard
+    opened: OpenParquet
     row_group: int
     pages: tuple[Pages, ...]
     rows: int
@@ -171,8 +253,13 @@ def open_shard(shard: Shard, footer: Footer, columns: Sequence[str] | None) -> I
     """
     A shard for reading some columns, None for all; checksums of pages are checked where it has any.
 
-    Raises ShardError where it cannot be read, or is not the file any more that `footer` is of.
+    `columns` are columns or paths into them. Raises ShardError where it cannot be read, or is not
+    the file any more that `footer` is of.
     """
+    if footer.index is not None and footer.schema is not None:
+        with open_rows(shard, footer.index, footer.schema, columns) as rows:
+            yield OpenLines(shard, footer, rows)
+        return
     try:
         source = shard.filesystem.open_input_file(shard.key)
     except OSError as error:
@@ -191,25 +278,20 @@ def open_shard(shard: Shard, footer: Footer, columns: Sequence[str] | None) -> I
             raise ShardError(f"{shard.path}: cannot be read: {first_line(error)}") from error
         if raw.digest != footer.digest:
             raise ShardError(f"{shard.path}: changed since its footer was read")
-        yield OpenShard(shard, footer, raw, source, file, columns)
+        yield OpenParquet(shard, footer, raw, source, file, columns)
 
 
 def read_schema(shard: Shard) -> pa.Schema:
     """The schema of a shard. Raises ShardError where it cannot be read."""
-    try:
-        return read_footer(shard).metadata.schema.to_arrow_schema()
-    except UNREADABLE as error:
-        raise ShardError(f"{shard.path}: no readable schema: {first_line(error)}") from error
+    return read_alone(shard).schema
 
 
-def read_sample(shard: Shard) -> pa.RecordBatch:
+def read_sample(shard: Shard, footer: Footer | None = None) -> pa.RecordBatch:
     """Some rows of a shard, its first ones. Raises ShardError where they cannot be read."""
-    raw = read_footer(shard)
-    groups = tuple(RowGroup(group.rows, 0, group.all_bytes) for group in raw.groups)
-    footer = Footer(sum(group.rows for group in groups), groups, raw.digest)
+    footer = footer or read_alone(shard)
     with open_shard(shard, footer, None) as opened:
-        for number in range(len(groups)):
+        for number in range(len(footer.row_groups)):
             rows, _ = opened.plan([number], 1)
             for batch in opened.batches([number], rows):
                 return batch
-    return pa.RecordBatch.from_pylist([], schema=read_schema(shard))
+    return pa.RecordBatch.from_pylist([], schema=footer.schema)

@@ -67,10 +67,9 @@ class Reread:
 def _stand_at(data: np.ndarray, places: np.ndarray, stops: np.ndarray, text: bytes) -> np.ndarray:
     """Whether a text stands at each place, before the stop: bool[n]."""
     fits = places + len(text) <= stops
-    at = np.where(fits, places, 0)[:, None] + np.arange(len(text))
     if not len(data):
         return np.zeros(len(places), np.bool_)
-    same: np.ndarray = (data[at.clip(max=len(data) - 1)] == np.frombuffer(text, np.uint8)).all(
-        axis=1
-    )
-    return fits & same
+    at = np.where(fits, places, 0)[:, None] + np.arange(len(text))
+    same = data[at.clip(max=len(data) - 1)] == np.frombuffer(text, np.uint8)
+    found: np.ndarray = fits & same.all(axis=1)
+    return found

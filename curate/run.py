@@ -10,6 +10,8 @@ import polars as pl
 
 from curate import journal, manifest
 from curate.errors import CurateError
+from curate.featurefiles import FeatureFiles, feature_files
+from curate.features import FIELDS
 from curate.journal import History, Journal
 from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
 from curate.planning import Plan
@@ -42,9 +44,9 @@ class Report:
     """
     What a run did: rows = kept + rejected + quarantined.
 
-    `verdicts` count all rows. `skipped` is what it left out of the corpus; `selected` says whether there was a selection.
-    `cut` and `strata` are the account of it, None without one, or where `again` says that all was
-    done before.
+    `verdicts` count all rows. `skipped` is what it left out of the corpus; `selected` says whether
+    there was a selection. `cut` and `strata` are the account of it, None without one, or where
+    `again` says that all was done before.
     """
 
     rows: int
@@ -72,11 +74,12 @@ class Run:
 
     def __init__(self, plan: Plan, history: History, running: Running) -> None:
         self.folder, self.scanned, self.schema = plan.folder, plan.scanned, plan.schema
-        self.form = plan.form
+        self.form, self.facts, self.known = plan.form, plan.facts, plan.known
+        self._rows = plan.rows
         self.source, self.record, self.skips = plan.source, plan.record, plan.skips
         self.selected = plan.folder / ".curate" / "selection"
         self.journal = Journal(plan.folder)
-        self.measured = history.measured
+        self.measured, self.derived = history.measured, history.derived
         self.emitting, self.emitted = history.emitting, history.emitted
         self.threads, self._watch = running.threads, running.watch
         self.memory = running.memory or int(DEFAULT_SHARE * free_bytes()) + resident_bytes()
@@ -110,10 +113,34 @@ class Run:
             finally:
                 beat.tell()
 
+    @property
+    def rows(self) -> int:
+        """Traces of all shards."""
+        if self._rows is not None:
+            return self._rows
+        each = enumerate(self.measured[shard] for shard in range(len(self.source.shards)))
+        return sum(files[f"features/{shard:05d}.parquet"].rows for shard, files in each)
+
+    def features(self) -> FeatureFiles:
+        """All that is known of the rows."""
+        files = feature_files(self.scanned, len(self.source.shards))
+        derived: dict[str, Path] = {}
+        # What this run was asked for counts before what the scan's was.
+        for folder, facts in ((self.scanned, self.known), (self.folder, [*self.derived])):
+            for fact in facts:
+                place = folder / ".curate" / "derived" / f"{fact}.parquet"
+                derived |= {field.name: place for field in FIELDS[fact]}
+        return FeatureFiles(files, derived=derived)
+
     def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of a shard are whole."""
         self.journal.measured(shard, files)
         self.measured[shard] = dict(files)
+
+    def note_derived(self, fact: str, file: FileRecord) -> None:
+        """The file of a fact is whole."""
+        self.journal.derived(fact, file)
+        self.derived[fact] = file
 
     def emitting_of(self, decisions: str) -> dict[str, FileRecord]:
         """The files of the dataset of these decisions that are whole already."""

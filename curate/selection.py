@@ -2,7 +2,10 @@
 Which rows are kept and by what rule. Deciding never sees a byte of a trace.
 
 `keep` comes first: a row is kept where the expression is true; where it is null, the row is
-rejected with a reason of its own. Then `drop_top` cuts, in each stratum, the highest values of a
+rejected with a reason of its own. Then go rows whose problem is one of a benchmark's, and rows with
+the trace of an earlier one that is left. Then `best_of` keeps, of the correct traces of each
+stratum, those with the least values of a feature, ties broken by a draw of the row; a row that
+lacks what strata are made of is kept. Or `drop_top` cuts, in each stratum, the highest values of a
 feature: whole groups of equal values, from the top, as long as they fit in floor(share x rows).
 So no tie is broken by chance, and a stratum's least value is never dropped. Rows whose value is
 null are kept, and counted; they are not among the stratum's rows. Rows that could not be read are
@@ -11,21 +14,17 @@ for that; no rule looks at either.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
 import polars as pl
 
+from curate.drawing import draws
 from curate.errors import SelectionError
 from curate.expression import check_known, parse_keep
-from curate.featurefiles import FeatureFiles
-from curate.tally import Tally
 from curate.verdicts import ACCEPTABLE, ACCEPTED
-
-EVERYTHING = "stratum"
-"""The key of the one stratum there is without `within`."""
 
 STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
 """Columns that `Decider.strata` has beside those of `within`."""
@@ -43,7 +42,8 @@ class Selection:
     """
     A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold.
 
-    `answered` rejects rows without an answer, as conversations need one.
+    `answered` rejects rows without an answer, as conversations need one; `only_correct` those not
+    known to be correct, which `best_of` chooses from where that is known.
     """
 
     keep: str | None = None
@@ -52,9 +52,20 @@ class Selection:
     within: tuple[str, ...] = ()
     accept: tuple[str, ...] = ACCEPTED
     answered: bool = False
+    best_of: int | None = None
+    only_correct: bool = False
+    dedup: bool = False
+    decontaminate: bool = False
+    seed: int = 0
 
     def __bool__(self) -> bool:
-        return self.keep is not None or self.drop_top is not None
+        asked = (self.keep, self.drop_top, self.best_of, self.dedup or None)
+        return any(one is not None for one in (*asked, self.decontaminate or None))
+
+    @property
+    def ranks(self) -> bool:
+        """Whether rows are ranked in strata."""
+        return self.drop_top is not None or self.best_of is not None
 
     def check(self) -> None:
         """Raise SelectionError where the options contradict each other."""
@@ -62,19 +73,33 @@ class Selection:
             if verdict not in ACCEPTABLE:
                 known = ", ".join(ACCEPTABLE)
                 raise SelectionError(f"--accept: expected some of {known}, found {verdict!r}")
-        if self.drop_top is None:
+        if not self.ranks:
             for option, value in (("--rank-by", self.rank_by), ("--within", self.within)):
                 if value:
-                    raise SelectionError(f"{option}: expected together with --drop-top")
+                    raise SelectionError(
+                        f"{option}: expected together with --drop-top or --best-of"
+                    )
             return
+        asked = "--drop-top" if self.drop_top is not None else "--best-of"
         if self.rank_by is None:
-            raise SelectionError("--drop-top: expected --rank-by FEATURE with it")
+            raise SelectionError(f"{asked}: expected --rank-by FEATURE with it")
+        if self.best_of is not None:
+            self._check_best_of()
+            return
         digits = self._decimal
         if not 0 < digits < 1:
             found = repr(self.drop_top)
             raise SelectionError(f"--drop-top: expected a share between 0 and 1, found {found}")
         if -int(digits.as_tuple().exponent) > 9:
             raise SelectionError(f"--drop-top: expected at most 9 decimals, found {self.drop_top}")
+
+    def _check_best_of(self) -> None:
+        if self.drop_top is not None:
+            raise SelectionError("--best-of: expected without --drop-top, found both")
+        if not self.within:
+            raise SelectionError("--best-of: expected --within, such as problem, with it")
+        if self.best_of is not None and self.best_of < 1:
+            raise SelectionError(f"--best-of: expected at least 1, found {self.best_of}")
 
     @property
     def _decimal(self) -> Decimal:
@@ -99,9 +124,9 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Decider:
     """
-    A rule bound to features: gives every chunk its `kept` and `reason`.
+    A rule bound to features; a pass of it gives every chunk its `kept` and `reason`.
 
-    `strata`, None without `drop_top`, has a row for each stratum: the columns of `within`,
+    `strata`, None where no rows are ranked, has a row for each stratum: the columns of `within`,
     `rows` with a value, those `allowed` to go and `dropped`, the highest value kept (`threshold`),
     rows without a value (`null_ranks`), and how many the cut fell short by (`shortfall`).
     """
@@ -111,63 +136,125 @@ class Decider:
     columns: tuple[str, ...]
     strata: pl.DataFrame | None = None
 
+    @property
+    def cut(self) -> str:
+        """The reason of rows that are cut for their rank."""
+        return "best_of" if self.selection.best_of is not None else "drop_top"
+
     @staticmethod
     def exact_needs(feature: str) -> tuple[str, ...]:
         """The columns that a feature's value in double precision is taken from."""
         return EXACT_NEEDS.get(feature, (feature,))
 
+    def new_pass(self) -> "Pass":
+        """A walk over all chunks, in order: which trace is a duplicate hangs on those before."""
+        return Pass(self)
+
+
+class Pass:
+    """One walk of a rule over all features, in the order of the corpus."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+        self._seen = None
+        if decider.selection.dedup:
+            from curate.duplicates import SeenHashes
+
+            self._seen = SeenHashes()
+
     def facts(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """
         What a decision needs of each row, under names of its own, as features may have any.
 
-        `verdict`, `keep` (bool or null), and with `drop_top` `rank` and the stratum's keys `key0`,
-        `key1`, ...
+        `reason` why a row is not kept whatever the others are, or null; and with a rank in strata
+        `rank` and the stratum's keys `key0`, `key1`, ..., with `best_of` also `draw`.
         """
+        selection = self._decider.selection
+        keep = pl.lit(True) if self._decider.expression is None else self._decider.expression
         columns = [pl.col("verdict")]  # also so that a constant is one for every row
-        if self.selection.answered:
-            columns.append((pl.col("answer_bytes") > 0).fill_null(False).alias("answered"))
-        keep = pl.lit(True) if self.expression is None else self.expression
-        if self.selection.drop_top is not None:
-            rank = pl.col(self.selection.rank_by or "").cast(pl.Float64).fill_nan(None)
-            strata = [pl.col(name) for name in self.selection.within] or [pl.lit("all")]
+        if selection.ranks:
+            rank = pl.col(selection.rank_by or "").cast(pl.Float64).fill_nan(None)
+            strata = [pl.col(name) for name in selection.within] or [pl.lit("all")]
             columns.append(rank.alias("rank"))
             columns += [key.alias(f"key{n}") for n, key in enumerate(strata)]
         try:
-            return exact(chunk).select(*columns, keep=keep)
+            facts = exact(chunk).select(*columns, keep=keep)
         except pl.exceptions.PolarsError as error:  # sound, but failing on a value, as a cast may
             line = str(error).splitlines()[0]
-            raise SelectionError(f"--keep {self.selection.keep!r}: {line}") from None
+            raise SelectionError(f"--keep {selection.keep!r}: {line}") from None
+        facts = facts.with_columns(reason=self._reason(chunk, facts))
+        if selection.best_of is not None:
+            facts = facts.with_columns(draw=self._draws(chunk))
+        return facts.drop("verdict", "keep")
+
+    def _reason(self, chunk: pl.DataFrame, facts: pl.DataFrame) -> pl.Series:
+        """Why a row is not kept whatever the rank of others: the first rule that it fails."""
+        selection = self._decider.selection
+        rules: list[tuple[pl.Series, str | pl.Series]] = [
+            (~facts["verdict"].is_in(selection.accept), facts["verdict"])
+        ]
+        if selection.answered:
+            rules.append((~(chunk["answer_bytes"] > 0).fill_null(False), "no_answer"))
+        rules.append((facts["keep"].is_null(), "keep_null"))
+        rules.append((~facts["keep"].fill_null(True), "keep"))
+        if selection.decontaminate:
+            rules.append((chunk["contaminated_by"].is_not_null(), "contaminated"))
+        if selection.only_correct:
+            rules.append((~chunk["correct"].fill_null(False), "not_correct"))
+        frame = pl.DataFrame({str(n): rule for n, (rule, _) in enumerate(rules)})
+        reason = pl.lit(None, pl.String)
+        for number, (_, why) in reversed(list(enumerate(rules))):
+            told = pl.lit(why)
+            reason = pl.when(pl.col(str(number))).then(told).otherwise(reason)
+        found = frame.select(reason=reason)["reason"]
+        if self._seen is None:
+            return found
+        hashes = chunk.select("hash_low", "hash_high").to_numpy()
+        takes_part = found.is_null() & (chunk["bytes"] > 0)
+        again = self._seen.mark(hashes, takes_part.to_numpy())
+        return pl.select(
+            pl.when(pl.lit(pl.Series(again))).then(pl.lit("duplicate")).otherwise(found)
+        )["literal"]
+
+    def _draws(self, chunk: pl.DataFrame) -> pl.Series:
+        if not chunk.height:
+            return pl.Series([], dtype=pl.UInt64)
+        places = chunk["row"].to_numpy(), chunk["item"].to_numpy()
+        return pl.Series(draws(self._decider.selection.seed, chunk["shard"][0], *places))
 
     def decide(self, chunk: pl.DataFrame) -> pl.DataFrame:
         """`kept` (bool) and `reason` (string, null if kept) of each row, in order."""
-        facts = self.facts(chunk)
-        reason = pl.lit(None, pl.String)
-        if self.strata is not None:
-            keys = _keys(self.selection)
-            named = dict(zip(self.strata.columns, keys, strict=False))
+        decider, facts = self._decider, self.facts(chunk)
+        if decider.strata is not None:
+            keys = stratum_keys(decider.selection)
+            named = dict(zip(decider.strata.columns, keys, strict=False))
+            cut = decider.strata.rename(named)
             facts = facts.join(
-                self.strata.rename(named).select(*keys, "threshold"),
+                cut.select(*keys, "threshold", *(["draw_threshold"] if "draw" in facts else [])),
                 on=keys,
                 how="left",
                 nulls_equal=True,
                 maintain_order="left",
             )
-            above = pl.col("rank") > pl.col("threshold")
-            reason = pl.when(above).then(pl.lit("drop_top")).otherwise(reason)
-        reason = pl.when(pl.col("keep")).then(reason).otherwise(pl.lit("keep"))
-        reason = pl.when(pl.col("keep").is_null()).then(pl.lit("keep_null")).otherwise(reason)
-        if self.selection.answered:
-            reason = pl.when("answered").then(reason).otherwise(pl.lit("no_answer"))
-        accepted = pl.col("verdict").is_in(self.selection.accept)
-        reason = pl.when(accepted).then(reason).otherwise(pl.col("verdict"))
-        return facts.select(reason=reason).select(
-            pl.col("reason").is_null().alias("kept"), "reason"
-        )
+            facts = facts.with_columns(
+                reason=pl.coalesce("reason", pl.when(_beyond(facts)).then(pl.lit(decider.cut)))
+            )
+        return facts.select(pl.col("reason").is_null().alias("kept"), "reason")
+
+
+def _beyond(facts: pl.DataFrame) -> pl.Expr:
+    """Whether rows are ranked beyond the threshold of their stratum."""
+    rank, threshold = pl.col("rank"), pl.col("threshold")
+    if "draw" not in facts:
+        return rank > threshold
+    rank = rank.fill_null(float("inf"))
+    later = (rank == threshold) & (pl.col("draw") > pl.col("draw_threshold"))
+    return (rank > threshold) | later
 
 
 def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
     """
-    A rule bound to features of this schema; `with_thresholds` makes it ready to decide.
+    A rule bound to features of this schema; `thresholds.with_thresholds` makes it ready to decide.
 
     Raises SelectionError where the rule contradicts itself or names what the features lack.
     """
@@ -175,6 +262,9 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
     exact_schema = {name: pl.Float64() if name in EXACT else kind for name, kind in schema.items()}
     expression = parse_keep(selection.keep, exact_schema) if selection.keep is not None else None
     columns = expression.meta.root_names() if expression is not None else []
+    if selection.only_correct and schema["correct"] != pl.Boolean:
+        found = schema["correct"]
+        raise SelectionError(f"--best-of: `correct` is not true or false, found {found}")
     if selection.rank_by is not None:
         check_known("--rank-by", [selection.rank_by], schema)
         check_known("--within", list(selection.within), schema)
@@ -184,17 +274,21 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
         for name in set(selection.within) & STRATUM_NUMBERS:
             raise SelectionError(f"--within: a column called `{name}` cannot be told from a count")
         columns = [*columns, selection.rank_by, *selection.within]
-    if selection.answered:
-        columns = [*columns, "answer_bytes"]
+    columns = [*columns, *_looked_at(selection)]
     needed = {need for name in columns for need in EXACT_NEEDS.get(name, (name,))}
     return Decider(selection, expression, tuple(sorted(needed)))
 
 
-def with_thresholds(decider: Decider, features: FeatureFiles) -> Decider:
-    """The rule with the thresholds of `drop_top`, for which the features are read once."""
-    if decider.selection.drop_top is None:
-        return decider
-    return replace(decider, strata=_strata(decider, features))
+def _looked_at(selection: Selection) -> list[str]:
+    """The columns that rules of their own look at."""
+    looked_at = {
+        ("answer_bytes",): selection.answered,
+        ("contaminated_by",): selection.decontaminate,
+        ("correct",): selection.only_correct,
+        ("bytes", "hash_low", "hash_high"): selection.dedup,
+        ("shard", "row", "item"): selection.best_of is not None,
+    }
+    return [name for names, used in looked_at.items() if used for name in names]
 
 
 def exact(chunk: pl.DataFrame) -> pl.DataFrame:
@@ -207,47 +301,6 @@ def exact(chunk: pl.DataFrame) -> pl.DataFrame:
     return chunk.with_columns(held)
 
 
-def _keys(selection: Selection) -> list[str]:
+def stratum_keys(selection: Selection) -> list[str]:
+    """What the columns are called that make the strata, while it is decided."""
     return [f"key{n}" for n in range(max(1, len(selection.within)))]
-
-
-def _strata(decider: Decider, features: FeatureFiles) -> pl.DataFrame:
-    """The thresholds of `drop_top`: one row for each stratum that `keep` leaves rows of."""
-    keys = _keys(decider.selection)
-    tally = Tally([*keys, "value"])
-    for chunk in features.all_chunks(decider.columns):
-        accepted = pl.col("verdict").is_in(decider.selection.accept)
-        left = decider.facts(chunk).filter(accepted)
-        left = left.filter("answered") if decider.selection.answered else left
-        left = left.filter("keep")
-        tally.add(left.select(*keys, value="rank", count=pl.lit(1, pl.Int64)))
-    empty = dict.fromkeys(keys, pl.Null()) | {"value": pl.Float64(), "count": pl.Int64()}
-    named = dict(zip(keys, decider.selection.within or (EVERYTHING,), strict=True))
-    return _thresholds(tally.sums(empty), keys, decider.selection.share).rename(named)
-
-
-def _thresholds(counted: pl.DataFrame, keys: list[str], share: Fraction) -> pl.DataFrame:
-    """From the count of each value in each stratum to the cut."""
-    value, count = pl.col("value"), pl.col("count")
-    allowed, above = pl.col("allowed"), pl.col("above")
-    nulls = counted.group_by(keys).agg(null_ranks=count.filter(value.is_null()).sum())
-    cut = (
-        counted.drop_nulls("value")
-        .sort("value", descending=True)
-        .with_columns(rows=count.sum().over(keys), above=count.cum_sum().over(keys))
-        .with_columns(allowed=pl.col("rows") * share.numerator // share.denominator)
-        .group_by(keys)
-        .agg(
-            rows=pl.col("rows").first(),
-            allowed=allowed.first(),
-            dropped=above.filter(above <= allowed).max(),
-            threshold=value.filter(above > allowed).max(),
-        )
-    )
-    numbers = pl.col("rows", "allowed", "dropped").fill_null(0)
-    return (
-        nulls.join(cut, on=keys, how="left", nulls_equal=True)
-        .select(*keys, numbers, "threshold", "null_ranks")
-        .with_columns(shortfall=allowed - pl.col("dropped"))
-        .sort(keys)
-    )

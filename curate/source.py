@@ -10,7 +10,15 @@ from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
 from curate.errors import ShardError
 from curate.fitting import detect, usual
-from curate.footers import Footer, RowGroup, read_footers
+from curate.footers import (
+    Footer,
+    Indexes,
+    RowGroup,
+    json_footer,
+    read_footers,
+    read_indexes,
+    text_column,
+)
 from curate.layout import Layout, Where, from_dict, plain
 from curate.reading import read_sample, read_schema
 from curate.skipping import Skipped, Skips
@@ -59,6 +67,7 @@ def open_source(
     where: Where,
     columns: Columns,
     *,
+    beside: Sequence[str] = (),
     split: str | None,
     limit: int | None,
     whole_rows: bool,
@@ -67,16 +76,26 @@ def open_source(
     """
     Find and check a corpus; with `whole_rows` all its columns must agree between shards.
 
+    `beside` are columns that it must have beside those that are measured.
+
     Shards that cannot be read are added to `skips`, or raised.
     """
     corpus = find_corpus(corpora, split=split)
-    layout, detected = _layout(where, corpus.shards)
+    given = where.given()
+    text = None if given is None else text_column(given)
+    indexes = read_indexes(corpus.shards, text, skips)
+    layout, detected = _layout(where, given, corpus.shards, indexes)
     if where.answer is not None:
         layout = replace(layout, answer=where.answer)
     if columns.correct is None:
         columns = replace(columns, correct=layout.correct)
     footers = read_footers(
-        corpus.shards, layout, columns.each(), whole_rows=whole_rows, skips=skips
+        corpus.shards,
+        layout,
+        [*columns.each(), *beside],
+        whole_rows=whole_rows,
+        skips=skips,
+        indexes=indexes,
     )
     rows = limited(footers.each, limit)
     # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
@@ -96,12 +115,15 @@ def open_source(
     )
 
 
-def _layout(where: Where, shards: Sequence[Shard]) -> tuple[Layout, str | None]:
+def _layout(
+    where: Where, given: Layout | None, shards: Sequence[Shard], indexes: Indexes
+) -> tuple[Layout, str | None]:
     """The layout asked for or detected, and the line that tells of what was detected."""
-    given = where.given()
     if given is not None and where.preset is None:
         return given, None
     for shard in shards:
+        if shard.is_json:
+            continue
         try:
             schema = read_schema(shard)
             if given is not None:
@@ -109,10 +131,24 @@ def _layout(where: Where, shards: Sequence[Shard]) -> tuple[Layout, str | None]:
             return detect(schema, read_sample(shard), shard.path)
         except ShardError:  # said where all footers are read
             continue
+    return _layout_of_lines(given, shards, indexes)
+
+
+def _layout_of_lines(
+    given: Layout | None, shards: Sequence[Shard], indexes: Indexes
+) -> tuple[Layout, str | None]:
+    """The same where all that can be read is JSON Lines: a file may lack what others have."""
+    schema, wrong = indexes.unify(shards)
+    for number, index in indexes.each.items():
+        if number not in wrong and index.rows:
+            if given is not None:
+                return usual(given, schema), None
+            sample = read_sample(shards[number], json_footer(index, schema))
+            return detect(schema, sample, shards[number].path)
     return given or plain("trace"), None
 
 
-def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
+def reopen_source(record: manifest.Manifest, skips: Skips, beside: Sequence[str] = ()) -> Source:
     """
     The corpus of a scan, unless it changed since: that is always an error.
 
@@ -131,7 +167,9 @@ def reopen_source(record: manifest.Manifest, skips: Skips) -> Source:
             except ShardError as error:
                 _lose(skips, number, old["rows"], error)
     lost = Skips(skips.on_error)
-    found = read_footers(list(shards.values()), layout, columns.each(), whole_rows=True, skips=lost)
+    found = read_footers(
+        list(shards.values()), layout, [*columns.each(), *beside], whole_rows=True, skips=lost
+    )
     for (number, shard), footer in zip(shards.items(), found.each, strict=True):
         old = record["shards"][number]
         if footer.digest and (old["size"], old["footer_sha256"]) != (shard.size, footer.digest):

@@ -12,6 +12,7 @@ from math import isfinite
 
 import polars as pl
 
+from curate.featurefiles import FeatureFiles
 from curate.tally import Tally
 from curate.verdicts import QUARANTINED
 
@@ -97,7 +98,12 @@ class Between:
 
 @dataclass(slots=True)
 class Cut:
-    """The account of a selection, filled chunk by chunk."""
+    """
+    The account of a selection, filled chunk by chunk.
+
+    `matched` counts the benchmark items that contaminated rows were rejected for; `sizes` are sums
+    over the kept rows and over all, of bytes and, where they are known, of tokens.
+    """
 
     groups: list[GroupCounts]
     between: Between | None
@@ -105,11 +111,21 @@ class Cut:
     rejected: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
+    matched: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, chunk: pl.DataFrame, exact: pl.DataFrame, decided: pl.DataFrame) -> None:
         """Account for a chunk; `exact` has the feature's values in double precision."""
         self.rows += chunk.height
         _count(self.verdicts, chunk["verdict"])
+        if "contaminated_by" in chunk:
+            _count(
+                self.matched, chunk["contaminated_by"].filter(decided["reason"] == "contaminated")
+            )
+        for name in {"bytes", "tokens"} & {*chunk.columns}:
+            kept, rows = self.sizes.get(name, (0, 0))
+            of_kept = int(chunk[name].filter(decided["kept"]).sum())
+            self.sizes[name] = kept + of_kept, rows + int(chunk[name].sum())
         read = ~decided["reason"].is_in(QUARANTINED).fill_null(False)
         if not read.all():
             _count(self.quarantined, decided["reason"].filter(~read))
@@ -119,6 +135,10 @@ class Cut:
             group.add(chunk[group.column], decided["kept"])
         if self.between is not None:
             self.between.add(chunk["problem"], exact[self.between.feature])
+
+    def looked_at(self, features: FeatureFiles) -> list[str]:
+        """What else is counted of rows, where it is known."""
+        return ["bytes", *(n for n in ("tokens", "contaminated_by") if n in features.derived)]
 
     @property
     def kept(self) -> int:

@@ -19,15 +19,25 @@ NAME = "curated"
 LOOK = "LOOK AT THIS: tokens of a row, the chat template's own among them."
 
 
-def write_configuration(folder: Path, layout: str, *, thinking: bool) -> list[str]:
+CONFIGURATIONS = (
+    "dataset_info.json",
+    *(
+        f"trainers/{name}"
+        for name in ("trl_sft.py", "axolotl.yaml", "llamafactory.yaml", "verl.sh")
+    ),
+)
+"""All paths that there may be, in the dataset's folder."""
+
+
+def write_configuration(folder: Path, format: str, *, thinking: bool) -> list[str]:
     """
-    Write a configuration for each trainer that loads this layout; their paths in the folder.
+    Write a configuration for each trainer that loads this format; their paths in the folder.
 
     `thinking` says whether the dataset holds the thoughts. The bytes depend on these two alone;
-    there is none for a trainer that does not load the layout, nor for the layout `original`.
+    there is none for a trainer that does not load the format, nor for the format `original`.
     """
     written = []
-    for path, text in configurations(layout, thinking=thinking).items():
+    for path, text in configurations(format, thinking=thinking).items():
         (folder / path).parent.mkdir(exist_ok=True)
         with whole_file(folder / path) as part:
             part.write_text(text, encoding="utf-8")
@@ -35,7 +45,7 @@ def write_configuration(folder: Path, layout: str, *, thinking: bool) -> list[st
     return written
 
 
-def configurations(layout: str, *, thinking: bool) -> Mapping[str, str]:
+def configurations(format: str, *, thinking: bool) -> Mapping[str, str]:
     """The text of each configuration, by its path in the dataset's folder."""
     files: dict[str, dict[str, Callable[[str, bool], str]]] = {
         "TRL": {"trainers/trl_sft.py": _trl},
@@ -47,16 +57,16 @@ def configurations(layout: str, *, thinking: bool) -> Mapping[str, str]:
         "verl": {"trainers/verl.sh": _verl},
     }
     return {
-        path: text(layout, thinking)
+        path: text(format, thinking)
         for trainer in TRAINERS
-        if layout in trainer.loads
+        if format in trainer.loads
         for path, text in files[trainer.name].items()
     }
 
 
-def _trl(layout: str, thinking: bool) -> str:
+def _trl(format: str, thinking: bool) -> str:
     # Not trl.py: it would be imported in place of TRL.
-    loss = {"prompt-completion": "completion_only_loss", "messages": "assistant_only_loss"}[layout]
+    loss = {"prompt-completion": "completion_only_loss", "messages": "assistant_only_loss"}[format]
     return f'''"""
 Supervised fine-tuning on this dataset with TRL: python trainers/trl_sft.py MODEL OUT
 
@@ -94,8 +104,8 @@ if __name__ == "__main__":
 '''
 
 
-def _axolotl(layout: str, thinking: bool) -> str:
-    role, content = FIELDS[layout]
+def _axolotl(format: str, thinking: bool) -> str:
+    role, content = FIELDS[format]
     return f"""\
 # Supervised fine-tuning on this dataset with axolotl, in the dataset's folder:
 #     axolotl train trainers/axolotl.yaml --base-model MODEL --output-dir OUT
@@ -108,7 +118,7 @@ datasets:
     data_files: data/train-*.parquet
     split: train
     type: chat_template
-    field_messages: {COLUMNS[layout][0]}
+    field_messages: {COLUMNS[format][0]}
     message_property_mappings:
       role: {role}
       content: {content}
@@ -134,13 +144,13 @@ gradient_checkpointing: true
 """
 
 
-def _dataset_info(layout: str, thinking: bool) -> str:
-    role, content = FIELDS[layout]
-    system, user, assistant = ROLES[layout]
+def _dataset_info(format: str, thinking: bool) -> str:
+    role, content = FIELDS[format]
+    system, user, assistant = ROLES[format]
     entry = {
         "file_name": "data",
         "formatting": "sharegpt",
-        "columns": {"messages": COLUMNS[layout][0]},
+        "columns": {"messages": COLUMNS[format][0]},
         "tags": {
             "role_tag": role,
             "content_tag": content,
@@ -152,7 +162,7 @@ def _dataset_info(layout: str, thinking: bool) -> str:
     return json.dumps({NAME: entry}, indent=2) + "\n"
 
 
-def _llamafactory(layout: str, thinking: bool) -> str:
+def _llamafactory(format: str, thinking: bool) -> str:
     thoughts = (
         "The rows hold the thoughts, in tags."
         if thinking
@@ -190,7 +200,7 @@ bf16: true
 """
 
 
-def _verl(layout: str, thinking: bool) -> str:
+def _verl(format: str, thinking: bool) -> str:
     return f"""\
 #!/bin/sh
 # Supervised fine-tuning on this dataset with verl, in the dataset's folder:
@@ -213,7 +223,7 @@ exec torchrun --standalone --nproc_per_node="${{GPUS:-1}}" -m verl.trainer.sft_t
     trainer.total_epochs=1 \\
     'trainer.logger=[console]' \\
     data.train_files=data \\
-    data.messages_key={COLUMNS[layout][0]} \\
+    data.messages_key={COLUMNS[format][0]} \\
     data.max_length="$MAX_LENGTH" \\
     data.max_token_len_per_gpu="$MAX_LENGTH" \\
     data.truncation=error \\

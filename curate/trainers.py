@@ -9,7 +9,7 @@ names its file.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-LAYOUTS = ("original", "prompt-completion", "messages", "sharegpt")
+FORMATS = ("original", "prompt-completion", "messages", "sharegpt")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "original": (),
@@ -17,7 +17,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "sharegpt": ("conversations",),
 }
-"""The columns of each layout; each is a list of messages."""
+"""The columns of each format; each is a list of messages."""
 
 FIELDS: dict[str, tuple[str, str]] = {
     "prompt-completion": ("role", "content"),
@@ -37,7 +37,7 @@ ROLES: dict[str, tuple[str, str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Trainer:
     """
-    A trainer: the layouts it loads, and what it does with rows of more tokens than its limit.
+    A trainer: the formats it loads, and what it does with rows of more tokens than its limit.
 
     `beyond` is "cut" (the row loses its end), "drop" (the row is left out) or "refuse" (training
     ends with an error). `limit` is its default, `option` what sets it; `source` says where to look.
@@ -125,25 +125,25 @@ RESERVED: dict[str, Reserved] = {
 """LLaMA-Factory reads only the columns that `dataset_info.json` names."""
 
 
-def collisions(names: Iterable[str], layout: str) -> dict[str, str]:
+def collisions(names: Iterable[str], format: str) -> dict[str, str]:
     """
-    Columns of a corpus that may not keep their names beside those of a layout, and why.
+    Columns of a corpus that may not keep their names beside those of a format, and why.
 
-    These are the layout's own, and those reserved by a trainer that loads it.
+    These are the format's own, and those reserved by a trainer that loads it.
     """
     found = {}
     for name in names:
-        if name in COLUMNS[layout]:
-            found[name] = f"a column of the format {layout}"
-        elif by := misreaders(name, layout):
+        if name in COLUMNS[format]:
+            found[name] = f"a column of the format {format}"
+        elif by := misreaders(name, format):
             found[name] = f"{', '.join(by)}: {RESERVED[name].why}"
     return found
 
 
-def misreaders(name: str, layout: str) -> list[str]:
-    """The trainers that load a layout and would take a further column of it for their own."""
+def misreaders(name: str, format: str) -> list[str]:
+    """The trainers that load a format and would take a further column of it for their own."""
     by = RESERVED[name].by if name in RESERVED else ()
-    return [each.name for each in TRAINERS if layout in each.loads and each.name in by]
+    return [each.name for each in TRAINERS if format in each.loads and each.name in by]
 
 
 def renamed(name: str, taken: Collection[str]) -> str:

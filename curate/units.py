@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.errors import SchemaError
-from curate.features import LOCATOR, NAMED
+from curate.features import FIELDS, LOCATOR, NAMED
 from curate.footers import Footer
 from curate.reading import UNIT_BYTES
 from curate.skipping import Skipped
@@ -35,12 +35,13 @@ class Columns:
 
 def features_schema(corpus: pa.Schema, columns: Columns, measured: Sequence[pa.Field]) -> pa.Schema:
     """The schema of the features sidecar. Raises SchemaError if a carried name is a feature's."""
+    derived = {field.name for fields in FIELDS.values() for field in fields}
     defaults = dict.fromkeys(NAMED, pa.string()) | {"correct": pa.bool_()}
     fields = [pa.field(name, kind) for name, kind in LOCATOR]
     for name, column in columns.named().items():
         kind = defaults[name] if column is None else _value_type(corpus.field(column).type)
         fields.append(pa.field(name, kind))
-    taken = {field.name for field in (*fields, *measured)}
+    taken = {field.name for field in (*fields, *measured)} | derived
     for name in columns.carry:
         if name in taken:
             raise SchemaError(
@@ -93,18 +94,20 @@ def plan_units(
     """
     The units of a shard, for its first `rows`; they depend on the footer only, never on threads.
 
-    A row group of `skipped` is a unit of its own; under None it says so of the whole shard.
+    A row group of `skipped` is a unit of its own; under None it says so of the whole shard. What is
+    packed as a whole is one unit, as it can only be unpacked from its beginning.
     """
     units: list[Unit] = []
     groups: list[int] = []
     first, held_rows, held_bytes = 0, 0, 0
+    packed = footer.index is not None and footer.index.packed
     for number, group in enumerate(footer.row_groups):
         groups.append(number)
         held_rows += group.rows
         held_bytes += group.trace_bytes
         left_out = skipped.get(number, skipped.get(None))
         last = number == len(footer.row_groups) - 1
-        full = held_bytes >= UNIT_BYTES or last or first + held_rows >= rows
+        full = (held_bytes >= UNIT_BYTES and not packed) or last or first + held_rows >= rows
         if full or left_out or number + 1 in skipped:
             taken = min(held_rows, rows - first)
             if taken > 0:

@@ -25,7 +25,7 @@ from curate.rereading import Reread
 from curate.verdicts import QUARANTINED
 from curate.wholefile import FileRecord, read_back
 
-KINDS = ("features", "steps", "quarantine", "selection")
+KINDS = ("features", "steps", "quarantine", "derived", "selection")
 
 READ_ROWS = 64
 """Traces read at once: a row may be huge."""
@@ -106,6 +106,9 @@ def _recount(folder: Path, record: manifest.Manifest, found: Verified) -> Iterat
     except OutputError:
         yield f"{scanned}: the scan that this was selected from is gone, so no row is counted"
         return
+    for fact, told in record["derived"].items():
+        if told["rows"] != record["counts"]["rows"]:
+            yield f"{folder}: the file of {fact} does not have a row for each trace"
     if len(record["skipped"]) != record["counts"]["units_skipped"]:
         yield f"{folder}: the manifest does not list as much as it counts of what was not read"
     for shard, (told, file) in enumerate(zip(record["shards"], features, strict=True)):

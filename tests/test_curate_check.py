@@ -16,44 +16,44 @@ from curate.errors import CurateError
 from curate.tokens import load_tokenizer
 from curate.trainers import COLUMNS, FIELDS, ROLES, TRAINERS
 
-LAYOUTS = list(FIELDS)
+FORMATS = list(FIELDS)
 ANSWER = "<think>\nLet me see.\n\nWait, no.\n</think>\n\nIt is 4."
 
 
-def talk(layout, *turns):
+def talk(format, *turns):
     """Messages: "s", "u" or "a", and what is said."""
-    names = dict(zip("sua", ROLES[layout], strict=True))
-    role, content = FIELDS[layout]
+    names = dict(zip("sua", ROLES[format], strict=True))
+    role, content = FIELDS[format]
     return [{role: names.get(who, who), content: text} for who, text in turns]
 
 
-def usual(layout, rows=3):
-    return [talk(layout, ("s", "Be brief."), ("u", f"{n}?"), ("a", ANSWER)) for n in range(rows)]
+def usual(format, rows=3):
+    return [talk(format, ("s", "Be brief."), ("u", f"{n}?"), ("a", ANSWER)) for n in range(rows)]
 
 
-def kind(layout, text=None):
-    return pa.list_(pa.struct([(name, text or pa.string()) for name in FIELDS[layout]]))
+def kind(format, text=None):
+    return pa.list_(pa.struct([(name, text or pa.string()) for name in FIELDS[format]]))
 
 
-def columns(layout, rows):
-    """Rows as the columns of a layout."""
-    if layout != "prompt-completion":
-        return {COLUMNS[layout][0]: pa.array(rows, kind(layout))}
+def columns(format, rows):
+    """Rows as the columns of a format."""
+    if format != "prompt-completion":
+        return {COLUMNS[format][0]: pa.array(rows, kind(format))}
     parts = {
         "prompt": [row if row is None else row[:-1] for row in rows],
         "completion": [row if row is None else row[-1:] for row in rows],
     }
-    return {name: pa.array(values, kind(layout)) for name, values in parts.items()}
+    return {name: pa.array(values, kind(format)) for name, values in parts.items()}
 
 
-def write(folder, layout="messages", *, rows=None, shards=2, **more):
+def write(folder, format="messages", *, rows=None, shards=2, **more):
     """A dataset folder as it is emitted; `more` are further columns."""
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").write_text("a card\n")
     (folder / ".curate").mkdir()
     (folder / ".curate/manifest.json").write_text("{}")
-    rows = usual(layout) if rows is None else rows
-    table = pa.table({**columns(layout, rows), "id": [str(n) for n in range(len(rows))], **more})
+    rows = usual(format) if rows is None else rows
+    table = pa.table({**columns(format, rows), "id": [str(n) for n in range(len(rows))], **more})
     for shard in range(shards):
         pq.write_table(table, folder / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet")
     return folder
@@ -65,17 +65,17 @@ def problems(folder):
     ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_sound_dataset_has_no_problem(tmp_path, layout):
-    write(tmp_path / "out", layout)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_sound_dataset_has_no_problem(tmp_path, format):
+    write(tmp_path / "out", format)
     found = check(tmp_path / "out", None, None, 2)
-    assert (found.format, found.problems, found.files, found.rows) == (layout, [], 2, 6)
+    assert (found.format, found.problems, found.files, found.rows) == (format, [], 2, 6)
     assert {one.trainer for one in found.overlong} == {
-        trainer.name for trainer in TRAINERS if layout in trainer.loads
+        trainer.name for trainer in TRAINERS if format in trainer.loads
     }
     assert found.tagged == 0
     alone = check(tmp_path / "out/data/train-00000-of-00002.parquet", None, None, 1)
-    assert (alone.format, alone.files, alone.rows) == (layout, 1, 3)
+    assert (alone.format, alone.files, alone.rows) == (format, 1, 3)
     assert check(tmp_path / "out/data", None, None, 1).rows == 6
 
 
@@ -200,13 +200,13 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
+@pytest.mark.parametrize("format", ["messages", "sharegpt"])
 @pytest.mark.parametrize("name", OTHER)
-def test_rows_that_trainers_do_not_take_are_counted_and_the_first_named(tmp_path, layout, name):
+def test_rows_that_trainers_do_not_take_are_counted_and_the_first_named(tmp_path, format, name):
     turns, told = OTHER[name]
-    row = None if turns is None else talk(layout, *turns)
-    good = usual(layout, 1)[0]
-    out = write(tmp_path / "out", layout, rows=[good, row, row, good], shards=1)
+    row = None if turns is None else talk(format, *turns)
+    good = usual(format, 1)[0]
+    out = write(tmp_path / "out", format, rows=[good, row, row, good], shards=1)
     (found,) = problems(out)
     path = out / "data/train-00000-of-00001.parquet"
     assert found.startswith(f"{path}: row 1: the first of 2 rows that ")
@@ -305,14 +305,14 @@ SAID = st.text("ab x", max_size=9)
 TURNS = st.lists(st.tuples(st.sampled_from("sua"), SAID | st.none()), max_size=4)
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
+@pytest.mark.parametrize("format", ["messages", "sharegpt"])
 @given(rows=st.lists(TURNS | st.none(), min_size=1, max_size=6), group=st.integers(1, 7))
 def test_what_is_counted_is_what_a_plain_reading_counts(
-    tmp_path_factory, tokenizer, layout, rows, group
+    tmp_path_factory, tokenizer, format, rows, group
 ):
     path = tmp_path_factory.mktemp("plain") / "rows.parquet"
-    talks = [None if row is None else talk(layout, *row) for row in rows]
-    pq.write_table(pa.table(columns(layout, talks)), path, row_group_size=group)
+    talks = [None if row is None else talk(format, *row) for row in rows]
+    pq.write_table(pa.table(columns(format, talks)), path, row_group_size=group)
     found = check(path, tokenizer, None, 2)
     counter = load_tokenizer(tokenizer)
     lengths = sorted(

@@ -14,9 +14,11 @@ import curate
 from curate.buffers import is_text, text_buffers
 from curate.errors import CurateError, SchemaError
 from curate.features import Measurer, parse_delimiter
+from curate.layout import plain as plain_layout
 from curate.lexicon import load
 from curate.native import reference, repeats, scalar, vector
 from curate.native.simd import WIDTH
+from curate.traces import TraceReader, Traces
 
 # Numba wraps around without a word; NumPy, which runs when NUMBA_DISABLE_JIT is set, warns.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -104,6 +106,12 @@ def read(array: pa.Array) -> list[bytes]:
     return [bytes(data[a:b]) for a, b in pairwise(offsets.tolist())]
 
 
+def traces_of(array: pa.Array) -> Traces:
+    """The values as a measurer takes them: each the trace of a row."""
+    batch = pa.record_batch([array], ["trace"])
+    return TraceReader(plain_layout("trace")).read(batch)
+
+
 def in_bytes(values: Values) -> list[bytes]:
     """What `read` should give: a null is empty."""
     return [(value or "").encode() for value in values]
@@ -147,7 +155,9 @@ def test_bytes_need_not_be_text():
     values = [b"\xff\n\n\xfe", b"\xe2\x80", b"\0"]
     for kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
         assert read(pa.array(values, kind)) == values
-    assert curate.measure(pa.array(values))["steps"].to_pylist() == [2, 1, 1]
+    table = curate.measure(pa.array(values))
+    assert table["steps"].to_pylist() == [2, 1, 1]
+    assert table["verdict"].to_pylist() == ["invalid_utf8", "invalid_utf8", "not_text"]
 
 
 @pytest.mark.parametrize("buffer", [bytes, bytearray], ids=["read-only", "writable"])
@@ -199,6 +209,7 @@ def test_what_is_no_text_is_refused(kind):
 MEASURED = [
     ("verdict", pa.string()),
     ("bytes", pa.int64()),
+    ("answer_bytes", pa.int64()),
     ("steps", pa.int32()),
     ("unique_steps", pa.int32()),
     ("branch_steps", pa.int32()),
@@ -228,7 +239,7 @@ def test_the_table_has_the_columns_of_the_contract(lexicon, traces):
 @pytest.mark.parametrize("repeats", [False, True])
 def test_a_measurer_gives_arrays_of_the_types_that_it_names(repeats):
     measurer = Measurer(load("seal"), repeats=repeats)
-    measured = measurer.measure(pa.array(VALUES))
+    measured = measurer.measure(traces_of(pa.array(VALUES)))
     found = [array.type for array in measurer.features([measured])]
     assert found == [field.type for field in measurer.fields]
 
@@ -247,8 +258,9 @@ def test_values_are_those_of_the_table():
         repeats=True,
     )
     assert table.to_pydict() == {
-        "verdict": ["ok"] * 6,
-        "bytes": [0, 0, 3, 27, 60, 12],
+        "verdict": ["missing", "empty", "empty", "ok", "ok", "ok"],
+        "bytes": [0, 0, 0, 27, 60, 12],
+        "answer_bytes": [None] * 6,
         "steps": [0, 0, 0, 3, 4, 1],
         "unique_steps": [0, 0, 0, 2, 4, 1],
         "branch_steps": [0, 0, 0, 0, 3, 1],
@@ -266,7 +278,9 @@ def plain_reading(trace: str | None, lexicon: str, delimiter: str | bytes) -> di
     found = reference.measure(text, patterns, len(categories), delimiter)
     steps, branch_steps, first = (found[n] for n in ("steps", "branch_steps", "first_branch"))
     row = {name: found[name] for name in ("steps", "unique_steps", "branch_steps", "branch_pairs")}
-    row |= {"verdict": "ok", "bytes": len(text)}
+    verdict = "missing" if trace is None else "empty" if reference.is_blank(text) else "ok"
+    num_bytes = len(text) if verdict == "ok" else 0
+    row |= {"verdict": verdict, "bytes": num_bytes, "answer_bytes": None}
     row["branch_frac"] = float(np.float32(branch_steps / steps)) if steps else None
     row["first_branch"] = float(np.float32(first / steps)) if first >= 0 else None
     for number, name in enumerate(categories):
@@ -321,7 +335,7 @@ def test_each_kernel_is_compiled_once_whatever_it_is_given():
     for name, delimiter, wanted in product(CATEGORIES, delimiters, (True, False)):
         measurer = Measurer(load(name), delimiter, steps=wanted, repeats=wanted)
         for array, part in product(arrays, PARTS.values()):
-            measurer.measure(array[part])
+            measurer.measure(traces_of(array[part]))
     assert len(scalar.measure_traces.signatures) == 1
     assert len(vector.measure_traces.signatures) == bool(WIDTH)
     assert len(repeats.count_unique_steps.signatures) == 1
@@ -331,12 +345,13 @@ def test_each_kernel_is_compiled_once_whatever_it_is_given():
 
 def test_steps_are_asked_for_by_the_measurer():
     measurer = Measurer(load("seal"), steps=True)
-    measured = measurer.measure(pa.array(["Wait.\n\nAnother way,\n", None, " another way "]))
+    values = ["Wait.\n\nAnother way,\n", None, " another way "]
+    measured = measurer.measure(traces_of(pa.array(values)))
     assert measured.counts.steps.tolist() == [2, 0, 1]
     assert [column.to_pylist() for column in measurer.steps([measured])] == [
         *([0, 7, 0], [5, 19, 13], [False, True, True], [0, 1, 1], [1, 0, 0]),
     ]
-    assert Measurer(load("seal")).measure(pa.array(["a"])).counts.spans is None
+    assert Measurer(load("seal")).measure(traces_of(pa.array(["a"]))).counts.spans is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from curate.corpus import find_corpus
 from curate.errors import SchemaError, ShardError
 from curate.footers import RowGroup, read_footers
+from curate.layout import plain
 from curate.rawfooter import TAIL_BYTES, read_footer
 from curate.skipping import OnError, Skips
 
@@ -16,7 +17,8 @@ from curate.skipping import OnError, Skips
 def footers(*files, column="trace", columns=(), whole_rows=False):
     """The footers of files as one corpus."""
     shards = find_corpus([str(file) for file in files]).shards
-    return read_footers(shards, column, columns, whole_rows=whole_rows, skips=Skips(OnError()))
+    skips = Skips(OnError())
+    return read_footers(shards, plain(column), columns, whole_rows=whole_rows, skips=skips)
 
 
 def refusal(error, *files, **options):

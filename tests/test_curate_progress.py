@@ -16,6 +16,7 @@ import pytest
 import curate
 from curate import progress
 from curate.api import selection_of
+from curate.layout import Where
 from curate.pipeline import run_plan
 from curate.planning import plan_scan
 from curate.run import Running
@@ -89,8 +90,9 @@ def told(corpus, out, limit=None):
         stages[stage] = (total_bytes, 0, 0)
         yield Counted(stage)
 
-    rule = selection_of("true", None, None, ())
-    plan = plan_scan([str(corpus)], out=out, columns=Columns(), selection=rule, limit=limit)
+    rule = selection_of("true", None, None, (), ())
+    asked = {"where": Where(), "columns": Columns(), "selection": rule}
+    plan = plan_scan([str(corpus)], out=out, limit=limit, **asked)
     run_plan(plan, Running(threads=1, watch=watch))
     return stages
 

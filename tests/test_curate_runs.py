@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
+from curate.layout import Where
 from curate.output import writing
 from curate.pipeline import run_plan
 from curate.planning import plan_scan
@@ -86,7 +87,7 @@ def test_views_of_text_are_emitted(tmp_path, kind, name):
 
 def test_what_was_written_after_a_plan_is_not_replaced(tmp_path):
     corpus = shard(tmp_path / "a.parquet")
-    plan = plan_scan([str(corpus)], out=tmp_path / "out", columns=Columns())
+    plan = plan_scan([str(corpus)], out=tmp_path / "out", where=Where(), columns=Columns())
     curate.scan(corpus, out=tmp_path / "out", keep="true")
     with pytest.raises(
         curate.OutputError, match="holds a run with another selection: was given, now not given"
@@ -135,7 +136,8 @@ def test_a_delimiter_that_is_no_text_is_taken(tmp_path):
     pq.write_table(pa.table({"trace": [b"a\xffb", b"c"]}), tmp_path / "a.parquet")
     out = tmp_path / "out"
     curate.scan(tmp_path / "a.parquet", out=out, delimiter="\udcff", keep="steps > 1")
-    assert reasons(out) == [None, "keep"]
+    assert pq.read_table(out / ".curate/features/00000.parquet")["steps"].to_pylist() == [2, 1]
+    assert reasons(out) == ["invalid_utf8", "keep"]
     assert (out / "README.md").exists()
 
 

@@ -145,7 +145,11 @@ def test_rows_keep_their_order_and_every_value(tmp_path):
     decided = decisions(out).to_pylist()
     assert [row["kept"] for row in decided] == told
     assert [row["id"] for row in decided] == source["id"].to_pylist()
-    assert {row["reason"] for row in decided} == {None, "keep"}
+    short = {None: "missing", "": "empty"}
+    assert [row["reason"] for row in decided] == [
+        None if kept else short.get(trace, "keep")
+        for kept, trace in zip(told, source["trace"].to_pylist(), strict=True)
+    ]
     located = features(out).select(["shard", "row", "item"]).to_pylist()
     assert located == [
         {"shard": f"deep/{n:02d}.parquet", "row": row, "item": 0}
@@ -273,8 +277,12 @@ def test_select_gives_what_a_scan_with_the_same_rule_gives(tmp_path):
     before = tree(tmp_path / "scan")
     curate.select(tmp_path / "scan", out=tmp_path / "selected", **rule)
     curate.scan(corpus, out=tmp_path / "direct", id="id", teacher="teacher", **rule)
-    direct = {k: v for k, v in tree(tmp_path / "direct").items() if "features" not in k}
-    assert tree(tmp_path / "selected") == direct
+    # What the scan measured, and what it could not read, stays with it.
+    scanned = ("features", "quarantine")
+    direct = tree(tmp_path / "direct")
+    of_scan = {k: v for k, v in direct.items() if k.split("/")[1] in scanned}
+    assert before == of_scan
+    assert tree(tmp_path / "selected") == {k: v for k, v in direct.items() if k not in of_scan}
     assert tree(tmp_path / "scan") == before
 
 
@@ -293,7 +301,8 @@ def test_select_notices_a_changed_corpus(tmp_path):
 @pytest.mark.parametrize("limit", [1, 40, 41, 44, 148, 1000])
 def test_a_limit_takes_the_first_rows_of_the_corpus(tmp_path, limit):
     corpus = mixed_corpus(tmp_path / "corpus")
-    report = curate.scan(corpus, out=tmp_path / "out", id="id", limit=limit, keep="true")
+    rule = {"keep": "true", "accept": ["ok", "prefilled", "empty", "missing"]}
+    report = curate.scan(corpus, out=tmp_path / "out", id="id", limit=limit, **rule)
     source = pa.concat_tables([pq.read_table(p) for p in sorted(corpus.rglob("*.parquet"))])
     assert report.rows == min(limit, source.num_rows)
     assert dataset(tmp_path / "out").equals(source.slice(0, limit))

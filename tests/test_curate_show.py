@@ -1,6 +1,7 @@
 """`curate show`: finding a trace, and what is printed of it."""
 
 import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 import curate
 from curate.__main__ import cli
 from curate.errors import CurateError, OutputError, ShardError
+from curate.viewing import find_trace, render
 
 LEXICON = """\
 name = "small"
@@ -39,15 +41,15 @@ def place(tmp_path_factory):
     (place / "small.toml").write_text(LEXICON)
     write(
         place / "corpus/a.parquet",
-        id=["one", "two", "twice", "b:c.parquet:1", None],
+        id=["one", "two", "twice", None, "b:c.parquet:1"],
         trace=[TRACE, "Plain.", "", None, "Alternatively.\n\nAnother way.\n\nx"],
         score=[1.5, 2.5, 3.5, None, 4.5],
     )
     write(
         place / "corpus/sub/b:c.parquet",
-        id=["twice", "six"],
-        trace=["Let me check.", "Alternatively.\n\nAlternatively."],
-        score=[0.5, 9.0],
+        id=["twice", "six", None],
+        trace=["Let me check.", "Alternatively.\n\nAlternatively.", "Plain."],
+        score=[0.5, 9.0, None],
     )
     curate.scan(
         place / "corpus",
@@ -63,6 +65,7 @@ def place(tmp_path_factory):
         drop_top="0.4",
         rank_by="branch_frac",
         within=["shard"],
+        accept=["ok", "empty"],
     )
     curate.select(place / "scan", out=place / "all", keep="true")
     return place
@@ -125,9 +128,10 @@ def test_markers_are_coloured_where_colours_are_seen(place):
         ("one", "a.parquet:0"),
         ("six", "sub/b:c.parquet:1"),
         ("a.parquet:1", "a.parquet:1"),
-        ("a.parquet:4", "a.parquet:4"),
+        ("a.parquet:2", "a.parquet:2"),
+        ("a.parquet:4:0", "a.parquet:4"),
         ("sub/b:c.parquet:0", "sub/b:c.parquet:0"),
-        ("b:c.parquet:1", "a.parquet:3"),  # an id; the shard is called sub/b:c.parquet
+        ("b:c.parquet:1", "a.parquet:4"),  # an id; the shard is called sub/b:c.parquet
     ],
 )
 def test_a_row_is_an_id_or_a_shard_and_a_position(place, row, first):
@@ -135,10 +139,18 @@ def test_a_row_is_an_id_or_a_shard_and_a_position(place, row, first):
     assert show(place / "all", row).splitlines()[0] == first
 
 
-def test_null_and_empty_traces_have_no_steps(place):
-    for row in ("a.parquet:2", "a.parquet:3"):
-        assert "\nbytes 0, steps 0, " in show(place / "scan", row)
-        assert show(place / "scan", row).endswith("markers:  branch   check  \n\n")
+def test_an_empty_trace_has_no_steps(place):
+    shown = show(place / "scan", "a.parquet:2")
+    assert shown.startswith("a.parquet:2\nverdict: empty\nid: twice\n")
+    assert "\nbytes 0, steps 0, " in shown
+    assert shown.endswith("markers:  branch   check  \n\n")
+
+
+@pytest.mark.parametrize("folder", ["scan", "cut", "all"])
+def test_a_row_that_could_not_be_read_is_refused(place, folder):
+    assert refusal(place / folder, "a.parquet:3") == (
+        "a.parquet:3: could not be read when it was scanned: missing"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,10 +168,11 @@ def test_null_and_empty_traces_have_no_steps(place):
             "gone.parquet:0",
             "gone.parquet:0: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0",
         ),
-        ("a.parquet:5", "a.parquet:5: shard a.parquet has 5 rows, counted from 0"),
+        ("a.parquet:5", "a.parquet:5: shard a.parquet has 5 traces, and none there"),
+        ("a.parquet:0:1", "a.parquet:0:1: shard a.parquet has 5 traces, and none there"),
         (
-            "sub/b:c.parquet:2",
-            "sub/b:c.parquet:2: shard sub/b:c.parquet has 2 rows, counted from 0",
+            "sub/b:c.parquet:3",
+            "sub/b:c.parquet:3: shard sub/b:c.parquet has 3 traces, and none there",
         ),
     ],
 )
@@ -207,7 +220,7 @@ def test_a_limited_scan_has_the_rows_that_it_took(tmp_path):
     write(tmp_path / "a.parquet", trace=list("stuv"))
     curate.scan(tmp_path / "a.parquet", out=tmp_path / "scan", limit=3)
     assert "   0   u\n" in show(tmp_path / "scan", "a.parquet:2")
-    assert "shard a.parquet has 3 rows" in refusal(tmp_path / "scan", "a.parquet:3")
+    assert "shard a.parquet has 3 traces" in refusal(tmp_path / "scan", "a.parquet:3")
 
 
 def decision(place, row):
@@ -225,13 +238,17 @@ def test_the_decision_is_told_with_its_numbers(place):
     assert decision(place, "sub/b:c.parquet:0") == (
         "rejected: keep, --keep 'score > 1' is not true where score = 0.5"
     )
-    assert decision(place, "a.parquet:3") == (
+    assert decision(place, "sub/b:c.parquet:2") == (
         "rejected: keep_null, --keep 'score > 1' is null where score = None"
     )
 
 
 def test_a_row_without_a_value_to_rank_by_is_kept(place):
     assert decision(place, "a.parquet:2") == "kept"
+
+
+def test_a_row_whose_verdict_is_not_accepted_is_told_so(place):
+    assert "\nrejected: empty\n" in show(place / "all", "a.parquet:2")
 
 
 def test_a_cut_over_all_rows_names_no_stratum(tmp_path):
@@ -256,27 +273,39 @@ def test_steps_are_cut_by_the_delimiter_of_the_scan(tmp_path):
     assert shown.endswith("   0   one\n\n   1   two\n\n   2   three\n\n")
 
 
-def test_bytes_that_are_no_text_are_escaped(tmp_path):
+def test_bytes_that_are_no_text_are_escaped(tmp_path, capsys):
+    """No such trace is found, and should one get so far it would do no harm."""
     data = b"ok \xff\xfe end" + b"caf\xc3" + b"\xed\xa0\x80"
     offsets = pa.array([0, 9, 13, 16], pa.int32()).buffers()[1]
     traces = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(data)])
     write(tmp_path / "a.parquet", trace=traces)
     curate.scan(tmp_path / "a.parquet", out=tmp_path / "scan")
-    assert "   0   ok \\xff\\xfe end\n" in show(tmp_path / "scan", "a.parquet:0")
-    assert "   0   caf\\xc3\n" in show(tmp_path / "scan", "a.parquet:1")
-    assert "   0   \\xed\\xa0\\x80\n" in show(tmp_path / "scan", "a.parquet:2")
+    for row in range(3):
+        assert refusal(tmp_path / "scan", f"a.parquet:{row}") == (
+            f"a.parquet:{row}: could not be read when it was scanned: invalid_utf8"
+        )
+    write(tmp_path / "b.parquet", trace=["x"])
+    curate.scan(tmp_path / "b.parquet", out=tmp_path / "text")
+    found = find_trace(tmp_path / "text", "b.parquet:0")
+    for row, shown in enumerate([r"ok \xff\xfe end", r"caf\xc3", r"\xed\xa0\x80"]):
+        start, end = (0, 9, 13, 16)[row : row + 2]
+        render(replace(found, trace=data[start:end]))
+        assert f"   0   {shown}\n" in capsys.readouterr().out
 
 
 EVIL = "\x1b]0;title\x07\x1b[31mred\u202e\u200b\r\x00\x9b"
 TAMED = "\\x1b]0;title\\x07\\x1b[31mred\\u202e\\u200b\\r\\x00\\x9b"
 
+# A trace with a NUL is no text, and no file's name has one.
+SPOKEN, TAMED_SPOKEN = EVIL.replace("\x00", ""), TAMED.replace("\\x00", "")
+
 
 @pytest.fixture
 def evil(tmp_path):
     """A scan whose every text holds what would act on a terminal."""
-    trace = f"x{EVIL}\n\nalternatively{EVIL} and [bold]on[/bold]"
+    trace = f"x{SPOKEN}\n\nalternatively{SPOKEN} and [bold]on[/bold]"
     write(
-        tmp_path / f"corpus/{EVIL.replace(chr(0), '')}.parquet",
+        tmp_path / f"corpus/{SPOKEN}.parquet",
         id=["x" + EVIL, "y"],
         teacher=["t" + EVIL, "u"],
         problem=["p" + EVIL, "p"],
@@ -297,10 +326,9 @@ def test_nothing_in_a_trace_or_its_columns_acts_on_the_terminal(evil):
     shown = show(evil / "scan", "x" + EVIL)
     assert acting(shown) == set()
     assert f"\nid: x{TAMED}\nproblem: p{TAMED}\nteacher: t{TAMED}\n" in shown
-    assert f"   0   x{TAMED}\n" in shown
-    assert f"   1 B alternatively{TAMED} and [bold]on[/bold]\n" in shown
-    shard = TAMED.replace("\\x00", "")
-    assert shown.startswith(f"{shard}.parquet:0\n")
+    assert f"   0   x{TAMED_SPOKEN}\n" in shown
+    assert f"   1 B alternatively{TAMED_SPOKEN} and [bold]on[/bold]\n" in shown
+    assert shown.startswith(f"{TAMED_SPOKEN}.parquet:0\n")
 
 
 def test_a_value_in_a_reason_does_not_act_on_the_terminal(evil):

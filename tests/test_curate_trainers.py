@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.trainerfiles import MAX_LENGTH, configurations, write_configuration
-from curate.trainers import COLUMNS, FIELDS, LAYOUTS, RESERVED, ROLES, TRAINERS, collisions, renamed
+from curate.trainers import COLUMNS, FIELDS, FORMATS, RESERVED, ROLES, TRAINERS, collisions, renamed
 from tests.command_line import tree
 
 yaml = pytest.importorskip("yaml")
@@ -29,7 +29,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("layout", "expected"),
+    ("format", "expected"),
     [
         ("original", []),
         ("prompt-completion", ["prompt", "messages", "chosen", "labels", "images"]),
@@ -37,11 +37,11 @@ FILES = {
         ("sharegpt", ["conversations", "system", "images"]),
     ],
 )
-def test_names_that_would_be_misread_are_found(layout, expected):
+def test_names_that_would_be_misread_are_found(format, expected):
     names = ["id", "trace", "prompt", "messages", "conversations", "chosen", "labels", "system"]
     names += ["images", "videos", "text", "problem", "curate_steps"]
-    found = collisions(names, layout)
-    if layout != "sharegpt" and layout != "original":
+    found = collisions(names, format)
+    if format != "sharegpt" and format != "original":
         expected = [*expected, "conversations"]
     assert sorted(found) == sorted(expected)
     assert all(why and "\n" not in why for why in found.values())
@@ -58,8 +58,8 @@ def test_a_reserved_name_says_who_takes_it():
 
 def test_the_tables_speak_of_the_same_formats_and_trainers():
     names = {trainer.name for trainer in TRAINERS}
-    assert set(COLUMNS) == set(LAYOUTS)
-    assert set(FIELDS) == set(ROLES) == set(LAYOUTS) - {"original"}
+    assert set(COLUMNS) == set(FORMATS)
+    assert set(FIELDS) == set(ROLES) == set(FORMATS) - {"original"}
     assert all(set(trainer.loads) <= set(FIELDS) for trainer in TRAINERS)
     assert all(trainer.beyond in ("cut", "drop", "refuse") for trainer in TRAINERS)
     assert all(set(reserved.by) <= names for reserved in RESERVED.values())
@@ -73,28 +73,28 @@ def test_another_name_is_a_new_one_that_no_trainer_takes(name, taken):
     other = renamed(name, taken)
     assert other not in taken
     assert other.startswith("source_") and other.endswith(name)
-    assert not any(collisions([other], layout) for layout in LAYOUTS)
+    assert not any(collisions([other], format) for format in FORMATS)
     assert renamed(name, set()) == f"source_{name}"
 
 
 @pytest.mark.parametrize("thinking", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_configurations_are_the_same_bytes_each_time(tmp_path, layout, thinking):
+@pytest.mark.parametrize("format", FORMATS)
+def test_configurations_are_the_same_bytes_each_time(tmp_path, format, thinking):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        written = write_configuration(tmp_path / name, layout, thinking=thinking)
-        assert written == FILES[layout]
-    write_configuration(tmp_path / "two", layout, thinking=thinking)
+        written = write_configuration(tmp_path / name, format, thinking=thinking)
+        assert written == FILES[format]
+    write_configuration(tmp_path / "two", format, thinking=thinking)
     one, two = tree(tmp_path / "one"), tree(tmp_path / "two")
     assert one == two
-    assert sorted(one) == sorted(FILES[layout])
+    assert sorted(one) == sorted(FILES[format])
     assert str(tmp_path).encode() not in b"".join(one.values())
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
-def test_axolotl_and_llama_factory_are_told_columns_roles_and_limits(layout):
-    files = configurations(layout, thinking=True)
-    (column,), (role, content) = COLUMNS[layout], FIELDS[layout]
+@pytest.mark.parametrize("format", ["messages", "sharegpt"])
+def test_axolotl_and_llama_factory_are_told_columns_roles_and_limits(format):
+    files = configurations(format, thinking=True)
+    (column,), (role, content) = COLUMNS[format], FIELDS[format]
     axolotl = yaml.safe_load(files["trainers/axolotl.yaml"])
     (dataset,) = axolotl["datasets"]
     assert dataset["field_messages"] == column
@@ -110,7 +110,7 @@ def test_axolotl_and_llama_factory_are_told_columns_roles_and_limits(layout):
     assert (entry["file_name"], factory["dataset_dir"]) == ("data", ".")
     # Its parser sets what is not named here to None, the system's tag among them.
     assert entry["columns"] == {"messages": column}
-    system, user, assistant = ROLES[layout]
+    system, user, assistant = ROLES[format]
     assert entry["tags"] == {
         "role_tag": role,
         "content_tag": content,
@@ -120,14 +120,14 @@ def test_axolotl_and_llama_factory_are_told_columns_roles_and_limits(layout):
     }
 
 
-@pytest.mark.parametrize("layout", ["prompt-completion", "messages"])
-def test_trl_is_told_to_cut_nothing(layout):
-    script = configurations(layout, thinking=True)["trainers/trl_sft.py"]
+@pytest.mark.parametrize("format", ["prompt-completion", "messages"])
+def test_trl_is_told_to_cut_nothing(format):
+    script = configurations(format, thinking=True)["trainers/trl_sft.py"]
     calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
     (config,) = [call for call in calls if getattr(call.func, "id", "") == "SFTConfig"]
     told = {key.arg: ast.unparse(key.value) for key in config.keywords}
     loss = {"prompt-completion": "completion_only_loss", "messages": "assistant_only_loss"}
-    assert told == {"output_dir": "out", "max_length": "None", loss[layout]: "True"}
+    assert told == {"output_dir": "out", "max_length": "None", loss[format]: "True"}
     assert f"MAX_LENGTH = {MAX_LENGTH}\n" in script
     assert max(map(len, script.splitlines())) <= 100
 
@@ -162,6 +162,6 @@ def test_llama_factory_is_told_whether_there_are_thoughts(thinking, told):
 
 
 def test_each_configuration_asks_to_look_at_the_limit():
-    for layout in LAYOUTS:
-        for path, text in configurations(layout, thinking=True).items():
+    for format in FORMATS:
+        for path, text in configurations(format, thinking=True).items():
             assert ("LOOK AT THIS" in text) == (path != "dataset_info.json"), path

@@ -17,7 +17,7 @@ import pytest
 from curate.trainerfiles import configurations, write_configuration
 from curate.trainers import COLUMNS, FIELDS, RESERVED, ROLES, misreaders
 
-LAYOUTS = list(FIELDS)
+FORMATS = list(FIELDS)
 ROWS = 6
 CARD = """---
 configs:
@@ -43,42 +43,42 @@ def said(number):
     return f"<think>\n{thought}\n</think>\n\nThe answer is {number}."
 
 
-def messages(layout, number):
-    role, content = FIELDS[layout]
+def messages(format, number):
+    role, content = FIELDS[format]
     texts = ("Be brief.", f"What is {number}?", said(number))
-    return [{role: who, content: text} for who, text in zip(ROLES[layout], texts, strict=True)]
+    return [{role: who, content: text} for who, text in zip(ROLES[format], texts, strict=True)]
 
 
-def table(layout, **more):
-    kind = pa.list_(pa.struct([(name, pa.string()) for name in FIELDS[layout]]))
-    rows = [messages(layout, number) for number in range(ROWS)]
-    if layout == "prompt-completion":
+def table(format, **more):
+    kind = pa.list_(pa.struct([(name, pa.string()) for name in FIELDS[format]]))
+    rows = [messages(format, number) for number in range(ROWS)]
+    if format == "prompt-completion":
         parts = {"prompt": [row[:-1] for row in rows], "completion": [row[-1:] for row in rows]}
     else:
-        parts = {COLUMNS[layout][0]: rows}
+        parts = {COLUMNS[format][0]: rows}
     columns = {name: pa.array(values, kind) for name, values in parts.items()}
     return pa.table({**columns, "id": [f"r{n}" for n in range(ROWS)], **more})
 
 
-def write(folder, layout, **more):
+def write(folder, format, **more):
     """A dataset folder as it is emitted, two shards of it."""
     (folder / "data").mkdir(parents=True)
     (folder / ".curate").mkdir()
     (folder / ".curate/manifest.json").write_text("{}")
-    whole = table(layout, **more)
+    whole = table(format, **more)
     for shard in range(2):
         path = folder / f"data/train-{shard:05d}-of-00002.parquet"
         pq.write_table(whole.slice(shard * ROWS // 2, ROWS // 2), path, compression="zstd")
-    write_configuration(folder, layout, thinking=True)
+    write_configuration(folder, format, thinking=True)
     (folder / "README.md").write_text(CARD)
     return folder
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+@pytest.fixture(scope="module", params=FORMATS)
 def emitted(request, tmp_path_factory):
     """A dataset of each format, and the format."""
-    layout = request.param
-    return write(tmp_path_factory.mktemp("emitted") / layout, layout), layout
+    format = request.param
+    return write(tmp_path_factory.mktemp("emitted") / format, format), format
 
 
 @pytest.fixture(autouse=True)
@@ -100,23 +100,23 @@ def load(folder):
 
 
 def test_datasets_loads_it(emitted):
-    folder, layout = emitted
+    folder, format = emitted
     loaded = load(folder)
-    assert loaded.column_names == [*COLUMNS[layout], "id"]
+    assert loaded.column_names == [*COLUMNS[format], "id"]
     row = loaded[ROWS - 1]
-    talk = [message for name in COLUMNS[layout] for message in row[name]]
-    assert talk == messages(layout, ROWS - 1)
+    talk = [message for name in COLUMNS[format] for message in row[name]]
+    assert talk == messages(format, ROWS - 1)
     assert loaded["id"][:] == [f"r{n}" for n in range(ROWS)]
 
 
 def test_duckdb_polars_and_pandas_load_it(emitted):
-    folder, layout = emitted
+    folder, format = emitted
     duckdb = pytest.importorskip("duckdb")
     pandas = pytest.importorskip("pandas")
     import polars
 
     files = str(folder / "data/*.parquet")
-    name, (_, content) = COLUMNS[layout][-1], FIELDS[layout]
+    name, (_, content) = COLUMNS[format][-1], FIELDS[format]
     rows = duckdb.sql(f"SELECT {name} FROM '{files}' ORDER BY id").fetchall()
     assert rows[3][0][-1][content] == said(3)
     assert polars.read_parquet(files)[name][3][-1][content] == said(3)
@@ -194,12 +194,12 @@ quiet = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
 
 @quiet
 @pytest.mark.parametrize(
-    ("layout", "loss"),
+    ("format", "loss"),
     [("prompt-completion", "completion_only_loss"), ("messages", "assistant_only_loss")],
 )
-def test_trl_trains_on_the_thought_and_the_answer(tmp_path, model, layout, loss):
-    assert f"{loss}=True" in configurations(layout, thinking=True)["trainers/trl_sft.py"]
-    trainer = sft_trainer(write(tmp_path / "out", layout), model, tmp_path, **{loss: True})
+def test_trl_trains_on_the_thought_and_the_answer(tmp_path, model, format, loss):
+    assert f"{loss}=True" in configurations(format, thinking=True)["trainers/trl_sft.py"]
+    trainer = sft_trainer(write(tmp_path / "out", format), model, tmp_path, **{loss: True})
     rows = trainer.train_dataset
     assert len(rows) == ROWS
     for number, row in enumerate(rows):
@@ -237,9 +237,9 @@ MISREAD = {
 @quiet
 @pytest.mark.parametrize("name", MISREAD)
 def test_trl_misreads_reserved_names(tmp_path, model, name):
-    layout = "messages" if name in ("prompt", "conversations") else "prompt-completion"
-    assert "TRL" in misreaders(name, layout)
-    folder = write(tmp_path / "out", layout, **{name: MISREAD[name]})
+    format = "messages" if name in ("prompt", "conversations") else "prompt-completion"
+    assert "TRL" in misreaders(name, format)
+    folder = write(tmp_path / "out", format, **{name: MISREAD[name]})
     try:
         row = sft_trainer(folder, model, tmp_path).train_dataset[0]
     except Exception:  # as it does for most of them, of various kinds
@@ -275,10 +275,10 @@ def test_the_script_for_trl_runs_and_refuses_what_is_too_long(tmp_path, model, m
 # What the sources of the others demand.
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
-def test_llama_factory_finds_its_files_columns_and_roles(tmp_path, layout):
+@pytest.mark.parametrize("format", ["messages", "sharegpt"])
+def test_llama_factory_finds_its_files_columns_and_roles(tmp_path, format):
     """llamafactory/data/loader.py and converter.py: SharegptDatasetConverter."""
-    folder = write(tmp_path / "out", layout)
+    folder = write(tmp_path / "out", format)
     (entry,) = json.loads((folder / "dataset_info.json").read_text()).values()
     files = os.listdir(folder / entry["file_name"])
     assert {os.path.splitext(name)[-1] for name in files} == {".parquet"}
@@ -292,13 +292,13 @@ def test_llama_factory_finds_its_files_columns_and_roles(tmp_path, layout):
         assert talk[-1][tags["content_tag"]].startswith("<think>")
 
 
-@pytest.mark.parametrize("layout", ["messages", "sharegpt"])
-def test_axolotl_finds_its_files_and_messages(tmp_path, layout):
+@pytest.mark.parametrize("format", ["messages", "sharegpt"])
+def test_axolotl_finds_its_files_and_messages(tmp_path, format):
     """axolotl/utils/data/shared.py (_load_from_local_path), prompt_strategies/chat_template.py."""
     yaml = pytest.importorskip("yaml")
     from datasets import load_dataset
 
-    folder = write(tmp_path / "out", layout)
+    folder = write(tmp_path / "out", format)
     (dataset,) = yaml.safe_load((folder / "trainers/axolotl.yaml").read_text())["datasets"]
     assert (folder / dataset["path"]).is_dir()
     files = str(folder / dataset["data_files"])

@@ -54,13 +54,45 @@ SELECTION = (
         help="Then drop this share of rows (0 to 1), those highest by --rank-by; a group of equal "
         "values goes only if all of it fits.",
     ),
-    click.option("--rank-by", metavar="FEATURE", help="The feature that --drop-top ranks by."),
+    click.option(
+        "--best-of",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Or keep, of the correct traces in each group of --within, the N lowest by --rank-by.",
+    ),
+    click.option("--rank-by", metavar="FEATURE", help="The feature that rows are ranked by."),
     click.option(
         "--within",
         multiple=True,
         callback=names,
         metavar="COL,...",
         help="Cut inside each group of equal values of these, not over all rows.",
+    ),
+    click.option(
+        "--dedup", is_flag=True, help="Drop rows whose trace is, byte for byte, that of another."
+    ),
+    click.option(
+        "--decontaminate",
+        multiple=True,
+        metavar="FILE",
+        help="Drop rows whose problem is half or more that of a benchmark, by 8-grams of words: "
+        "JSONL, CSV or Parquet, FILE:COLUMN where the column is not plain. May be repeated.",
+    ),
+    click.option(
+        "--verify",
+        metavar="COL",
+        help="Grade the answers against this column of golds; that says what is correct.",
+    ),
+    click.option(
+        "--lenient", is_flag=True, help="With --verify: also take answers that are not in a box."
+    ),
+    click.option(
+        "--tokenizer",
+        metavar="T",
+        help="Count tokens: a folder, a tokenizer.json, or a name on the Hub; as feature `tokens`.",
+    ),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Of draws that break ties."
     ),
     click.option(
         "--annotate",
@@ -153,7 +185,10 @@ RUN = (
 )
 
 
-RULE = ("keep", "drop_top", "rank_by", "within", "accept")
+RULE = (
+    *("keep", "drop_top", "best_of", "rank_by", "within", "accept"),
+    *("dedup", "decontaminate", "seed"),
+)
 """Options of which `selection_of` makes a rule."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+import numpy as np
 import polars as pl
 
 from curate import journal
@@ -16,9 +17,12 @@ from curate.skipping import Skipped
 from curate.status import Status
 from curate.summary import BETWEEN_WARNING, Between, GroupCounts
 from curate.terminal import printable
+from curate.tokens import estimate_tokens
 from curate.units import plan_units
 from curate.verdicts import QUARANTINED
 from curate.verifying import Verified
+
+ESTIMATED = "estimated from bytes; a teacher's total may be a third off, --tokenizer counts"
 
 SHOWN = 12
 """Rows of a table that are printed; the rest is counted."""
@@ -111,6 +115,7 @@ def summary(report: Report) -> str:
     if report.strata is not None:
         parts.append(_strata(report.strata))
     if report.cut is not None:
+        parts += [_matched(report.cut.matched), _tokens(report.cut.sizes)]
         parts += [_group(group) for group in report.cut.groups]
         if report.cut.between is not None:
             parts.append(_between(report.cut.between))
@@ -212,6 +217,26 @@ def _strata(strata: pl.DataFrame) -> str:
     if nulls:
         lines.append(f"{nulls:,} rows without a value to rank by, kept")
     return "\n".join(lines)
+
+
+def _matched(matched: Mapping[str, int]) -> str:
+    """The benchmark items that rows were dropped for, those with most rows first."""
+    if not matched:
+        return ""
+    ordered = sorted(matched.items(), key=lambda one: (-one[1], one[0]))
+    lines = [f"  {count:,}  {printable(item)}" for item, count in ordered[:SHOWN]]
+    if len(ordered) > SHOWN:
+        lines.append(f"  {len(ordered) - SHOWN:,} more in .curate/derived/contamination.parquet")
+    return "\n".join(["benchmark items that rows were dropped for", *lines])
+
+
+def _tokens(sizes: Mapping[str, tuple[int, int]]) -> str:
+    """How many tokens are kept, by count or by estimate."""
+    if "tokens" in sizes:
+        kept, rows = sizes["tokens"]
+        return f"tokens of traces: {kept:,} of {rows:,} kept"
+    about = estimate_tokens(np.array(sizes.get("bytes", (0, 0)))).tolist()
+    return f"tokens of traces: about {about[0]:,} of {about[1]:,} kept ({ESTIMATED})"
 
 
 def _group(group: GroupCounts) -> str:

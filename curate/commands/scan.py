@@ -64,7 +64,7 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     DIR/.curate/features, one row for each trace. With --keep or --drop-top the kept rows go to
     DIR/data, whole and in order; without one a scan only measures.
     """
-    from curate.api import form_of, on_error_of, selection_of
+    from curate.api import facts_of, form_of, on_error_of, selection_of
     from curate.commands import report
     from curate.layout import Where
     from curate.pipeline import run_plan
@@ -81,7 +81,7 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     )
     rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None and options["annotate"]:
-        raise click.UsageError("--annotate: expected together with --keep or --drop-top")
+        raise click.UsageError("--annotate: expected together with a selection, as --keep true")
     names = "lexicon delimiter steps repeats annotate split limit overwrite".split()
     plan = plan_scan(
         corpus,
@@ -90,6 +90,13 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
         columns=columns,
         selection=rule,
         form=form_of(options["format_"], options["thinking"]),
+        facts=facts_of(
+            options["tokenizer"],
+            options["verify"],
+            options["lenient"],
+            options["decontaminate"],
+            options["dedup"],
+        ),
         shard_bytes=options["shard_size"],
         on_error=on_error_of(
             options["on_error"], options["max_bad_shards"], options["max_bad_rows"]

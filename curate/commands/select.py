@@ -18,19 +18,28 @@ def select(scanned: str, **options: Any) -> int:
     The kept rows are copied out of the corpus to DIR/data; SCAN is never changed. To keep all rows,
     say --keep true.
     """
-    from curate.api import form_of, on_error_of, selection_of
+    from curate.api import facts_of, form_of, on_error_of, selection_of
     from curate.commands import report
     from curate.pipeline import run_plan
     from curate.planning import plan_select
 
     rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None:
-        raise click.UsageError("expected --keep or --drop-top")
+        raise click.UsageError(
+            "expected a selection: --keep, --drop-top, --best-of, --dedup or --decontaminate"
+        )
     plan = plan_select(
         scanned,
         out=options["out"],
         selection=rule,
         form=form_of(options["format_"], options["thinking"]),
+        facts=facts_of(
+            options["tokenizer"],
+            options["verify"],
+            options["lenient"],
+            options["decontaminate"],
+            options["dedup"],
+        ),
         annotate=options["annotate"],
         shard_bytes=options["shard_size"],
         on_error=on_error_of(

@@ -1,0 +1,164 @@
+"""
+Facts computed from the corpus after it was measured: one file each, a row for each trace, in order.
+
+The same units as in measuring are read once for all facts; their rows are put in order as those of
+a shard's sidecars are.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import pyarrow as pa
+
+from curate.errors import SchemaError
+from curate.facts import Fact
+from curate.features import LOCATOR
+from curate.memory import Allowance
+from curate.parallel import run_jobs
+from curate.progress import Progress
+from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
+from curate.skipping import Skips
+from curate.source import Source
+from curate.traces import RowError, TraceReader, Traces
+from curate.unitreading import UnitReader
+from curate.units import Unit, plan_units
+from curate.wholefile import FileRecord
+
+FLUSH_ROWS = 1 << 16
+
+UNIT_MEMORY = HELD_BYTES + (32 << 20)
+"""What a unit holds at the most beside what it reads: its rows, and texts as they are encoded."""
+
+
+class Deriving:
+    """One run over a corpus; `facts` are computed for all rows, null where those were not read."""
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        facts: Sequence[Fact],
+        progress: Progress,
+        skips: Skips,
+        memory: int,
+    ) -> None:
+        self._folder, self._source, self._facts = folder, source, facts
+        self._progress, self._skips, self._memory = progress, skips, memory
+        self._reader = TraceReader(source.layout)
+        self._locator = [pa.field(name, kind) for name, kind in LOCATOR]
+        self._stop = Event()
+
+    def run(self, threads: int) -> dict[str, FileRecord]:
+        """Write the files; their records by the names of the facts."""
+        os.makedirs(self._folder, exist_ok=True)
+        units = list(self._units())
+        self._allowance = Allowance(self._memory, self._stop)
+        source = self._source
+        columns = [fact.column for fact in self._facts if fact.column is not None]
+        self._batches = UnitReader(
+            source.shards,
+            source.footers,
+            list(dict.fromkeys([*source.layout.leaves(), *columns])),
+            UNIT_MEMORY,
+            self._allowance,
+            self._stop,
+        ).batches
+        kinds = {fact.name: partial(self._sink, fact) for fact in self._facts}
+        files = ShardSidecars(kinds, list(kinds), len(units), self._stop)
+        try:
+            jobs = [partial(self._derive, unit, files) for unit in units]
+            run_jobs(jobs, threads, partial(self._cancel, files))
+        except BaseException:
+            files.abandon()
+            raise
+        return files.close()
+
+    def _units(self) -> Iterator[Unit]:
+        """The units of all shards, numbered through."""
+        number = 0
+        source = self._source
+        for shard, footer in enumerate(source.footers):
+            left_out = self._skips.in_shard(shard, ["scan"])
+            for unit in plan_units(shard, footer, source.rows[shard], left_out):
+                yield replace(unit, number=number)
+                number += 1
+
+    def _sink(self, fact: Fact) -> ParquetSink:
+        schema = pa.schema([*self._locator, *fact.fields])
+        return ParquetSink(self._folder / f"{fact.name}.parquet", schema)
+
+    def _cancel(self, files: ShardSidecars) -> None:
+        self._stop.set()
+        self._allowance.wake()
+        files.wake()
+
+    def _derive(self, unit: Unit, files: ShardSidecars) -> None:
+        try:
+            with self._allowance.turn(unit.number) as take:
+                for name, table in self._computed(unit, take):
+                    files.put(unit.number, name, table)
+            files.finish(unit.number)
+        except BaseException:
+            self._cancel(files)
+            raise
+
+    def _computed(self, unit: Unit, take: Callable[[int], None]) -> Iterator[tuple[str, pa.Table]]:
+        """The facts of a unit's rows, as tables."""
+        if unit.skipped is not None:
+            yield from self._unread(unit)
+            return
+        shard = self._source.shards[unit.shard]
+        held: list[list[pa.RecordBatch]] = [[] for _ in self._facts]
+        rows = 0
+        for row, batch in self._batches(unit, take):
+            found = self._reader.read(batch)
+            locator = self._places(unit.shard, row, found)
+            for gathered, fact in zip(held, self._facts, strict=True):
+                try:
+                    values = fact.compute(batch, found)
+                except RowError as error:
+                    what = f"{shard.path}: row {row + error.row:,}: {error}"
+                    raise SchemaError(what) from None
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                    what = f"column `{fact.column}` cannot be used for {fact.name}: {error}"
+                    raise SchemaError(f"{shard.path}: {what}") from None
+                schema = pa.schema([*self._locator, *fact.fields])
+                gathered.append(pa.RecordBatch.from_arrays([*locator, *values], schema=schema))
+            rows += len(found)
+            self._progress.add(batch.num_rows, found.text_bytes)
+            if rows >= FLUSH_ROWS:
+                yield from self._flushed(held)
+                rows = 0
+        if rows:
+            yield from self._flushed(held)
+
+    def _flushed(self, held: list[list[pa.RecordBatch]]) -> Iterator[tuple[str, pa.Table]]:
+        for gathered, fact in zip(held, self._facts, strict=True):
+            yield fact.name, pa.Table.from_batches(gathered)
+            gathered.clear()
+
+    def _places(self, shard: int, row: int, found: Traces) -> list[pa.Array]:
+        name = self._source.shards[shard].name
+        return [
+            pa.repeat(pa.scalar(name), len(found)),
+            pa.array(row + found.rows),
+            pa.array(found.items),
+        ]
+
+    def _unread(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
+        for first in range(unit.first_row, unit.first_row + unit.rows, FLUSH_ROWS):
+            rows = min(FLUSH_ROWS, unit.first_row + unit.rows - first)
+            name = self._source.shards[unit.shard].name
+            locator = [
+                pa.repeat(pa.scalar(name), rows),
+                pa.array(range(first, first + rows), pa.int64()),
+                pa.repeat(pa.scalar(0, pa.int32()), rows),
+            ]
+            for fact in self._facts:
+                nulls = [pa.nulls(rows, field.type) for field in fact.fields]
+                schema = pa.schema([*self._locator, *fact.fields])
+                yield fact.name, pa.Table.from_arrays([*locator, *nulls], schema=schema)

@@ -1,0 +1,176 @@
+"""
+Facts of each row that take more than a look at its bytes: token counts, grades, overlap, hashes.
+
+Each is computed from the corpus once it is measured, and stands beside the features as
+`.curate/derived/NAME.parquet`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.contamination import CONTAMINATED, Benchmarks
+from curate.errors import CurateError
+from curate.features import FIELDS
+from curate.layout import Layout
+from curate.tokens import TokenCounter, load_tokenizer
+from curate.traces import TraceReader, Traces, beside, spans
+from curate.units import Columns
+from curate.verdicts import UNCLOSED
+
+Compute = Callable[[pa.RecordBatch, Traces], list[pa.Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact: its name, the column it reads beside the traces, and how it is computed."""
+
+    name: str
+    column: str | None
+    compute: Compute
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        """What it adds to the features."""
+        return FIELDS[self.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The facts that a run is asked for: a tokenizer, a column of golds, benchmarks, hashes."""
+
+    tokenizer: TokenCounter | None = None
+    verify: str | None = None
+    lenient: bool = False
+    benchmarks: Benchmarks | None = None
+    files: tuple[str, ...] = ()
+    hashes: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The facts, in the order of `FIELDS`."""
+        asked = (self.tokenizer, self.verify, self.benchmarks, self.hashes or None)
+        return [name for name, one in zip(FIELDS, asked, strict=True) if one is not None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides their values, as JSON would hold it."""
+        return {
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.name,
+            "tokenizer_digest": None if self.tokenizer is None else self.tokenizer.digest,
+            "verify": self.verify,
+            "lenient": self.lenient,
+            "decontaminate": list(self.files),
+            "benchmarks_digest": None if self.benchmarks is None else self.benchmarks.digest(),
+            "hashes": self.hashes,
+        }
+
+    def check(self, layout: Layout, columns: Columns) -> None:
+        """Raise CurateError where what they need is not known."""
+        if self.verify is not None and layout.answer is None and not layout.tags:
+            raise CurateError("--verify: expected --answer, the column of the answers")
+        if self.benchmarks is not None and problem_of(layout, columns) is None:
+            raise CurateError("--decontaminate: expected --problem, the column of the problems")
+
+    @contextmanager
+    def ready(self, layout: Layout, columns: Columns, workers: int) -> Iterator[list[Fact]]:
+        """The facts, ready to be computed by any number of threads."""
+        with ExitStack() as held:
+            facts = []
+            if self.tokenizer is not None:
+                facts.append(Fact("tokens", None, _tokens(self.tokenizer)))
+            if self.verify is not None:
+                from curate.grading import Grader
+
+                grader = held.enter_context(Grader(workers, lenient=self.lenient))
+                compute = _grades(grader.grade, TraceReader(layout), self.verify)
+                facts.append(Fact("grades", self.verify, compute))
+            if self.benchmarks is not None:
+                problem = problem_of(layout, columns)
+                assert problem is not None
+                facts.append(Fact("contamination", problem, _overlap(self.benchmarks, problem)))
+            if self.hashes:
+                facts.append(Fact("hashes", None, _hashes()))
+            yield facts
+
+
+def load_facts(
+    *,
+    tokenizer: str | None,
+    verify: str | None,
+    lenient: bool,
+    decontaminate: tuple[str, ...],
+    hashes: bool,
+) -> Facts:
+    """The facts that options ask for, with what they need loaded. Raises CurateError."""
+    if lenient and verify is None:
+        raise CurateError("--lenient: expected together with --verify")
+    return Facts(
+        tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
+        verify=verify,
+        lenient=lenient,
+        benchmarks=Benchmarks.load(decontaminate) if decontaminate else None,
+        files=decontaminate,
+        hashes=hashes,
+    )
+
+
+def with_facts(features: pa.Schema, facts: Sequence[str]) -> pa.Schema:
+    """The features with what some facts add; a later one of the same name counts."""
+    added = {field.name: field for fact in facts for field in FIELDS[fact]}
+    return pa.schema([*features, *added.values()])
+
+
+def problem_of(layout: Layout, columns: Columns) -> str | None:
+    """The column of the problems."""
+    return columns.problem if columns.problem is not None else layout.prompt
+
+
+def _tokens(counter: TokenCounter) -> Compute:
+    def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
+        return [pa.array(counter.count(spans(found.data, found.starts, found.ends)))]
+
+    return compute
+
+
+def _grades(grade: Callable[..., list[str | None]], reader: TraceReader, gold: str) -> Compute:
+    def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
+        answers = reader.answers(batch, found)
+        golds = beside(batch.column(gold), found).cast(pa.string())
+        truncated = (found.verdicts == UNCLOSED).tolist()
+        grades = grade(_texts(answers), golds.to_pylist(), truncated)
+        return [pa.array(grades, pa.string())]
+
+    return compute
+
+
+def _texts(answers: pa.Array | None) -> list[str | None]:
+    assert answers is not None
+    return [None if a is None else a.decode(errors="replace") for a in answers.to_pylist()]
+
+
+def _overlap(benchmarks: Benchmarks, problem: str) -> Compute:
+    def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
+        coverage, items = benchmarks.overlap(beside(batch.column(problem), found))
+        by = [
+            benchmarks.describe(int(item)) if share >= CONTAMINATED else None
+            for share, item in zip(coverage.tolist(), items.tolist(), strict=True)
+        ]
+        return [pa.array(coverage), pa.array(by, pa.string())]
+
+    return compute
+
+
+def _hashes() -> Compute:
+    from curate.duplicates import TraceHashes
+
+    hashes = TraceHashes()
+
+    def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
+        of_traces = hashes.add((found.data, found.starts, found.ends))
+        return [pa.array(np.ascontiguousarray(of_traces[:, n])) for n in range(2)]
+
+    return compute
