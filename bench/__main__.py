@@ -19,6 +19,8 @@ BENCHES = {
     "memory": ("bench.memory", "the peak of a scan of row groups of 1.35 GB"),
     "select": ("bench.selecting", "deciding on 1 and on 50 million rows"),
     "start": ("bench.starting", "what a run costs before its first row"),
+    "layouts": ("bench.layouts", "what finding the traces costs, by where a corpus has them"),
+    "tokens": ("bench.tokens", "counting tokens, and what the estimate is off by"),
     "kernel": ("bench.counting", "counting alone, by lexicon, by teacher and by kernel"),
 }
 
@@ -73,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
             bench.add_argument(
                 "--corpus", type=_folder, metavar="DIR", help="shards with `trace` and `id` columns"
             )
-        if name in ("scan", "emit", "kernel"):
-            gb, pairs = 0.2 if name == "kernel" else 1.6, 3 if name == "emit" else 5
+        if name in ("scan", "emit", "kernel", "layouts"):
+            gb, pairs = 0.2 if name in ("kernel", "layouts") else 1.6, 3 if name == "emit" else 5
             bench.add_argument("--gb", type=float, default=gb, help="text of a corpus made here")
             bench.add_argument("--pairs", type=int, default=pairs, help="rounds that are timed")
     return parser

@@ -1,6 +1,6 @@
 """The features that a scan left, a bounded number of rows at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from curate.buffers import is_text
 from curate.errors import OutputError
+from curate.features import FIELDS
 from curate.skipping import Skipped
 
 CHUNK_ROWS = 1 << 18
@@ -31,6 +32,12 @@ def feature_files(scanned: Path, shards: int) -> list[Path]:
     if not files:
         raise OutputError(f"{scanned}: expected the features of a scan, found none")
     return files
+
+
+def derived_columns(folder: Path, facts: Iterable[str]) -> dict[str, Path]:
+    """The files of the columns that some facts add, in the folder of the run that computed them."""
+    derived = folder / ".curate" / "derived"
+    return {f.name: derived / f"{fact}.parquet" for fact in facts for f in FIELDS[fact]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ def detect(schema: pa.Schema, sample: pa.RecordBatch, where: str) -> tuple[Layou
     chosen = [(layout, seen) for layout, seen in readings if layout.trace not in covered]
     if len(chosen) == 1:
         layout, seen = chosen[0]
-        return layout, _why(layout, seen, [each for each, _ in readings if each != layout])
+        others = [each for each, _ in readings if each != layout]
+        return layout, _why(layout, seen, sample.num_rows, others)
     if not chosen:
         listed = ", ".join(f"`{name}`" for name in schema.names) or "no columns"
         raise LayoutError(
@@ -130,10 +131,10 @@ def _seen(layout: Layout, sample: pa.RecordBatch) -> int:
     return int(np.count_nonzero((verdicts != MISSING) & (verdicts != EMPTY)))
 
 
-def _why(layout: Layout, seen: int, others: list[Layout]) -> str:
-    where = f"`{layout.trace}`"
+def _why(layout: Layout, seen: int, rows: int, others: list[Layout]) -> str:
     between = f" between {' and '.join(layout.tags)}" if layout.tags else ""
-    line = f"layout {layout.name}: {seen:,} thoughts seen in {where}{between}"
+    line = f"layout {layout.name}: `{layout.trace}` has {seen:,} thoughts{between}"
+    line += f" in the first {rows:,} rows"
     if layout.tags == THINK and layout.name == "think":
         line += f"; --preset think --column {layout.trace} says the same"
     for other in others:

@@ -113,6 +113,7 @@ def read_indexes(shards: Sequence[Shard], text: str | None, skips: Skips) -> Ind
             wrong[number] = error.with_traceback(None)
 
     run_jobs([partial(read, number) for number in numbers], threads, stop.set)
+    pa.default_memory_pool().release_unused()  # a long line leaves much
     return Indexes(text, dict(sorted(each.items())), wrong)
 
 

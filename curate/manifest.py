@@ -116,6 +116,7 @@ COUNTS = {
     "quarantined": {...: int},
     "units_skipped": int,
     "verdicts": {...: int},
+    "grades": {...: int},
 }
 
 SURROGATE = re.compile("[\ud800-\udfff]")

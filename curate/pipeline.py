@@ -25,7 +25,7 @@ from curate.deriving import Deriving
 from curate.emit import Emission, Extra, Stretch, plan_shards
 from curate.errors import CurateError
 from curate.facts import with_facts
-from curate.featurefiles import FeatureFiles
+from curate.featurefiles import FeatureFiles, file_chunks
 from curate.features import Measurer, parse_delimiter
 from curate.formats import converter
 from curate.measuring import Measuring
@@ -217,6 +217,7 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
         "quarantined": quarantined,
         "units_skipped": len(skipped),
         "verdicts": dict(sorted(verdicts.items())),
+        "grades": _grades(run),
     }
     sync_all(manifest.files_of(run.folder, record))
     record["seconds"] = round(time.monotonic() - began, 3)
@@ -236,6 +237,17 @@ def _verdicts(run: Run) -> Counter[str]:
     for chunk in run.features().all_chunks([]):
         counts.update(dict(chunk["verdict"].value_counts().iter_rows()))
     return counts
+
+
+def _grades(run: Run) -> dict[str, int]:
+    """How many rows have each grade, none if the run graded none."""
+    if "grades" not in run.derived:
+        return {}
+    file = run.folder / ".curate" / "derived" / "grades.parquet"
+    counts = Counter[str]()
+    for chunk in file_chunks(file, ["grade"]):
+        counts.update(dict(chunk["grade"].drop_nulls().value_counts().iter_rows()))
+    return dict(sorted(counts.items()))
 
 
 def _new_cut(decider: Decider, record: manifest.Manifest) -> Cut:

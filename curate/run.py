@@ -10,8 +10,7 @@ import polars as pl
 
 from curate import journal, manifest
 from curate.errors import CurateError
-from curate.featurefiles import FeatureFiles, feature_files
-from curate.features import FIELDS
+from curate.featurefiles import FeatureFiles, derived_columns, feature_files
 from curate.journal import History, Journal
 from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
 from curate.planning import Plan
@@ -44,9 +43,9 @@ class Report:
     """
     What a run did: rows = kept + rejected + quarantined.
 
-    `verdicts` count all rows. `skipped` is what it left out of the corpus; `selected` says whether
-    there was a selection. `cut` and `strata` are the account of it, None without one, or where
-    `again` says that all was done before.
+    `verdicts` and `grades` count all rows. `skipped` is what it left out of the corpus; `selected`
+    says whether there was a selection. `cut` and `strata` are the account of it, None without one,
+    or where `again` says that all was done before.
     """
 
     rows: int
@@ -55,6 +54,7 @@ class Report:
     quarantined: dict[str, int]
     units_skipped: int
     verdicts: dict[str, int]
+    grades: dict[str, int]
     seconds: float
     out: str
     skipped: tuple[Skipped, ...]
@@ -124,13 +124,9 @@ class Run:
     def features(self) -> FeatureFiles:
         """All that is known of the rows."""
         files = feature_files(self.scanned, len(self.source.shards))
-        derived: dict[str, Path] = {}
         # What this run was asked for counts before what the scan's was.
-        for folder, facts in ((self.scanned, self.known), (self.folder, [*self.derived])):
-            for fact in facts:
-                place = folder / ".curate" / "derived" / f"{fact}.parquet"
-                derived |= {field.name: place for field in FIELDS[fact]}
-        return FeatureFiles(files, derived=derived)
+        known = derived_columns(self.scanned, self.known)
+        return FeatureFiles(files, derived=known | derived_columns(self.folder, self.derived))
 
     def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of a shard are whole."""

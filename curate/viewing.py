@@ -13,9 +13,9 @@ from rich.text import Text
 
 from curate import manifest, native
 from curate.corpus import reopen
-from curate.errors import CurateError, ShardError
+from curate.errors import CurateError, OutputError, ShardError
 from curate.expression import roots
-from curate.featurefiles import feature_files, file_chunks
+from curate.featurefiles import FeatureFiles, derived_columns, feature_files, file_chunks
 from curate.features import measured_fields, parse_delimiter
 from curate.footers import Footer, RowGroup
 from curate.layout import from_dict
@@ -56,13 +56,30 @@ def find_trace(folder: str | Path, row: str) -> Found:
     scan = Path(record["scan"] or place)
     files = feature_files(scan, len(record["shards"]))
     shard, position = _locate(record, files, row)
-    features = _row(files[shard], position)
+    features = _features(record, files, shard, position, place)
     if features["verdict"] in QUARANTINED:
         raise CurateError(f"{row}: could not be read when it was scanned: {features['verdict']}")
     selected = place / ".curate" / "selection" / files[shard].name
     decision = _row(selected, position) if selected.exists() else None
     trace = _trace(record, shard, features["row"], features["item"])
     return Found(trace, features, decision, record, place)
+
+
+def _features(
+    record: manifest.Manifest, files: list[Path], shard: int, position: int, place: Path
+) -> dict[str, Any]:
+    """All that is known of a trace."""
+    known: dict[str, Path] = {}
+    if record["scan"] is not None:
+        scan = Path(record["scan"])
+        known = derived_columns(scan, manifest.read_complete(scan)["derived"])
+    known |= derived_columns(place, record["derived"])
+    names = [*pq.read_schema(files[shard]).names, *known]
+    for chunk in FeatureFiles(files, derived=known).chunks(shard, names):
+        if position < chunk.height:
+            return chunk.row(position, named=True)
+        position -= chunk.height
+    raise OutputError(f"{files[shard]}: holds fewer rows than it did")
 
 
 def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int, int]:
@@ -175,10 +192,16 @@ def _decision(found: Found) -> list[str]:
     if found.decision["kept"]:
         return ["kept"]
     rule, reason = found.record["rule"], found.decision["reason"]
-    if reason not in ("drop_top", "keep", "keep_null"):
+    if reason not in ("drop_top", "best_of", "keep", "keep_null"):
         if reason in QUARANTINED:
             return [f"quarantined: {reason}, as the rest of the row cannot be read"]
         return [f"rejected: {reason}"]
+    if reason == "best_of":
+        value, stratum = _exact(found.features, rule["rank_by"]), _stratum(found, rule["within"])
+        return [
+            f"rejected: best_of, {rule['rank_by']} {value} is not among the {rule['best_of']} best "
+            f"of {stratum['rows']:,} rows, the last of them {stratum['threshold']:.6g}"
+        ]
     if reason == "drop_top":
         stratum = _stratum(found, rule["within"])
         value = _exact(found.features, rule["rank_by"])

@@ -198,7 +198,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("options", "line"), REFUSED, ids=lambda value: " ".join(value[:4]))
+@pytest.mark.parametrize(("options", "line"), REFUSED, ids=str)
 def test_what_does_not_fit_is_one_line(tmp_path, run_here, options, line):
     columns = {"response": ["4"], "messages": [[{"role": "assistant", "content": "4"}]]}
     path, layout = shard(tmp_path, columns), tmp_path / "mine.toml"

@@ -235,7 +235,6 @@ def test_a_scan_tells_the_same(name, tmp_path):
 
 
 REAL = (
-    # of a set: its file, its column, and how many rows have which verdict
     ("reasoningflow/traces", "response", {"ok": 166, "prefilled": 35, "unclosed": 5}),
     ("math500-multimodel/traces", "response", {"ok": 22, "prefilled": 28}),
     ("thought-anchors/general_traces", "solution", {"ok": 1891, "unclosed": 329}),
@@ -282,7 +281,6 @@ TAGS = 'tags = ["<think>", "</think>"]'
 CHAT = 'trace = "messages.content"\nturn = { role = ["assistant"] }'
 
 KEYS = (
-    # a layout, columns, and what is found
     ('trace = "t"', {"t": ["<think>a</think>4"]}, [(0, 0, "ok", "<think>a</think>4", None)]),
     (f'trace = "t"\n{TAGS}', {"t": ["<think>a</think>4"]}, [(0, 0, "ok", "a", "4")]),
     (
@@ -355,7 +353,6 @@ def test_presets_are_files_as_a_user_would_write_them(tmp_path):
 
 
 WRONG = (
-    ("", "expected `trace`"),
     ('trace = ""', "expected `trace`"),
     ('description = "nothing else"', "expected `trace`"),
     ("trace = 3", "`trace`"),
@@ -365,7 +362,6 @@ WRONG = (
     ('trace = "t"\ntags = ["a", "b", "c"]', "tags: expected an opening and a closing tag"),
     ('trace = "t"\ntags = ["", "b"]', "tags: expected an opening and a closing tag"),
     ('trace = "t"\ntags = ["ab", "b"]', "neither inside the other"),
-    ('trace = "t"\ntags = ["a", "a"]', "neither inside the other"),
     ('trace = "t"\nanswer_tags = ["a"]', "answer_tags: expected an opening"),
     ('trace = "t"\nspecial = "yes"', "`special`"),
     ('trace = "t"\nuntagged = "ok"', "untagged: expected `missing` or `unclosed`, found 'ok'"),

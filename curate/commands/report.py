@@ -172,11 +172,17 @@ def _counts(report: Report) -> str:
             rows.append((f"rejected: {reason}", *_share(count, report.rows)))
         for reason, count in report.quarantined.items():
             rows.append((f"quarantined: {reason}", *_share(count, report.rows)))
+    told = []
     other = {v: n for v, n in report.verdicts.items() if v != "ok" and v not in QUARANTINED}
     if other:
-        told = ", ".join(f"{verdict} {count:,}" for verdict, count in other.items())
-        return f"{_table(rows)}\nverdicts: ok {report.verdicts.get('ok', 0):,}, {told}\n{end}"
-    return f"{_table(rows)}\n{end}"
+        told.append(_listed("verdicts", {"ok": report.verdicts.get("ok", 0)} | other))
+    if report.grades:
+        told.append(_listed("grades", report.grades))
+    return "\n".join([_table(rows), *told, end])
+
+
+def _listed(what: str, counts: Mapping[str, int]) -> str:
+    return f"{what}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _skipped(skipped: Sequence[Skipped]) -> str:
@@ -202,6 +208,9 @@ def _share(part: int, whole: int) -> tuple[str, str]:
 
 def _strata(strata: pl.DataFrame) -> str:
     """Thresholds, the strata with most rows first."""
+    if "draw_threshold" in strata.columns:
+        dropped = int(strata["dropped"].sum())
+        return f"{_count(strata.height, 'group')}, {_count(dropped, 'row')} not among the best"
     keys = strata.columns[: strata.columns.index("rows")]
     ordered = strata.sort("rows", descending=True)
     rows = [(*map(printable, keys), "rows", "dropped", "highest kept", "short of the share by")]
