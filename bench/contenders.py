@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 from bench import patterns, runs
 from bench.answers import add, names_of
 from curate.lexicon import load
+
+if TYPE_CHECKING:
+    from curate.features import Measured
 
 BATCH_ROWS = 128
 Answers = dict[str, int]
@@ -89,18 +92,24 @@ def decode_duckdb(work: Work) -> Callable[[], Answers]:
 
 
 def kernel(work: Work) -> Callable[[], Answers]:
-    """`curate`'s own counting on text that is decoded already."""
-    from curate.features import Measurer
+    """`curate`'s own finding and counting of traces in text that is decoded already."""
+    from curate.features import Measurer, warm_up
+    from curate.layout import plain
+    from curate.traces import TraceReader
 
-    measurer = Measurer(load("default"))
-    held = [batch for shard in work.shards for batch in batches(shard, work.rows)]
+    measurer, reader = Measurer(load("default")), TraceReader(plain("trace"))
+    decoded = [batch for shard in work.shards for batch in batches(shard, work.rows)]
+    held = [pa.record_batch([batch], ["trace"]) for batch in decoded]
     names = [field.name for field in measurer.fields]
     wanted = [names.index(name) for name in names_of(measurer.categories)]
-    measurer.measure(held[0].slice(0, 1))
+    warm_up(measurer)
     pool = ThreadPoolExecutor(work.threads)
 
+    def count(batch: pa.RecordBatch) -> "Measured":
+        return measurer.measure(reader.read(batch))
+
     def run() -> Answers:
-        columns = measurer.features(list(pool.map(measurer.measure, held)))
+        columns = measurer.features(list(pool.map(count, held)))
         return {names[n]: pc.sum(columns[n]).as_py() for n in wanted}
 
     return run

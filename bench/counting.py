@@ -228,7 +228,7 @@ def against_reference(shard: str, lexicon: str, text_bytes: int, threads: int) -
         measured = measure(*buffers)
         found = _named(buffers, measured, categories)
         trace = batch[n].as_py().encode()
-        counts = reference.measure(trace, held.patterns(), len(categories))
+        counts: dict[str, Any] = reference.measure(trace, held.patterns(), len(categories))
         answers.check(f"row {n} of {shard}", found, answers.named(trace, counts, list(found)))
         for name in ("spans", "step_markers"):
             if getattr(measured, name).tolist() != list(map(list, counts[name])):

@@ -23,7 +23,7 @@ FILE_ROWS, QUICK_FILE_ROWS = 1_000_000, 10_000
 FILES = (1, 50)
 LIMIT = 1.0
 EXACT = ("rows", "kept")
-RULE = {"keep": "correct AND steps >= 3", "drop_top": "0.1", "rank_by": "branch_frac"}
+RULE: dict[str, Any] = {"keep": "correct AND steps >= 3", "drop_top": "0.1", "rank_by": "branch_frac"}
 
 
 def run(settings: Settings) -> Result:
@@ -64,8 +64,9 @@ def decide(folder: str, out: str, threads: int) -> dict[str, Any]:
 
     from curate.deciding import decide_all
     from curate.featurefiles import FeatureFiles
-    from curate.selection import Selection, bind, with_thresholds
+    from curate.selection import Selection, bind
     from curate.summary import new_cut
+    from curate.thresholds import with_thresholds
 
     del threads
     told: dict[str, Any] = {}
@@ -116,6 +117,7 @@ def _drawn(rows: int) -> dict[str, Any]:
         "correct": draw.random(rows) < 0.7,
         "verdict": pa.array(["ok"] * rows),
         "bytes": steps * 130,
+        "answer_bytes": pa.nulls(rows, pa.int64()),
         "steps": steps,
         "unique_steps": pa.nulls(rows, pa.int32()),
         "branch_steps": branch_steps,

@@ -31,28 +31,36 @@ def text_buffers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     Value `i` is `data[offsets[i]:offsets[i + 1]]`; a null is empty, also where its slot spans
     bytes. Nothing is copied but offsets, nulls' neighbours, views and dictionaries. Read only.
     """
-    array = _plain(array)
+    array = plain_text(array)
+    offsets = _offsets(array)
     if array.null_count:
-        array = pc.fill_null(array, b"" if _is_bytes(array.type) else "")
-    large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
-    _, offset_buffer, data_buffer = array.buffers()
-    stop = array.offset + len(array) + 1
-    offsets = np.zeros(1, np.int64)
-    if len(array):
-        raw = np.frombuffer(offset_buffer, np.int64 if large else np.int32, count=stop)
-        offsets = raw[array.offset :].astype(np.int64)
+        nulls = array.is_null().to_numpy(zero_copy_only=False)
+        if np.diff(offsets)[nulls].any():  # or filling would copy all for nothing
+            array = pc.fill_null(array, b"" if _is_bytes(array.type) else "")
+            offsets = _offsets(array)
+    data_buffer = array.buffers()[2]
     data = np.frombuffer(data_buffer if data_buffer is not None else b"", np.uint8)
     # One kind of array for the kernels, whether the buffer came writable or not: one compilation.
     data.flags.writeable = offsets.flags.writeable = False
     return data, offsets
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    """The same values as `string`, `binary` or their large forms."""
+def _offsets(array: pa.Array) -> np.ndarray:
+    """Where the values begin and the last one ends: int64[len(array) + 1]."""
+    if not len(array):
+        return np.zeros(1, np.int64)
+    large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    stop = array.offset + len(array) + 1
+    raw = np.frombuffer(array.buffers()[1], np.int64 if large else np.int32, count=stop)
+    return raw[array.offset :].astype(np.int64)
+
+
+def plain_text(array: pa.Array) -> pa.Array:
+    """The values of a text column as `string`, `binary` or a large form; others as they are."""
     if isinstance(array.type, pa.BaseExtensionType):
-        return _plain(array.storage)
+        return plain_text(array.storage)
     if pa.types.is_dictionary(array.type):
-        return _plain(array.dictionary).take(array.indices)
+        return plain_text(array.dictionary).take(array.indices)
     if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
         return array.cast(pa.large_binary())
     return array

@@ -14,7 +14,7 @@ from threading import Event
 
 import pyarrow as pa
 
-from curate.errors import SchemaError
+from curate.errors import SchemaError, TooLargeError
 from curate.facts import Fact
 from curate.features import LOCATOR
 from curate.memory import Allowance
@@ -115,14 +115,15 @@ class Deriving:
         held: list[list[pa.RecordBatch]] = [[] for _ in self._facts]
         rows = 0
         for row, batch in self._batches(unit, take):
-            found = self._reader.read(batch)
+            found = self._reader.read(batch)  # measured before, so as it should be
             locator = self._places(unit.shard, row, found)
             for gathered, fact in zip(held, self._facts, strict=True):
                 try:
                     values = fact.compute(batch, found)
                 except RowError as error:
-                    what = f"{shard.path}: row {row + error.row:,}: {error}"
-                    raise SchemaError(what) from None
+                    raise error.of(shard.path, row) from None
+                except TooLargeError as error:
+                    raise TooLargeError(f"{shard.path}: from row {row:,} on: {error}") from None
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     what = f"column `{fact.column}` cannot be used for {fact.name}: {error}"
                     raise SchemaError(f"{shard.path}: {what}") from None

@@ -315,7 +315,7 @@ class Emission:
         try:
             made = self._convert(batch, rows[which] - row, items[which])
         except RowError as error:
-            raise SchemaError(f"{path}: row {row + error.row:,}: {error}") from None
+            raise error.of(path, row) from None
         except pa.ArrowInvalid as error:
             last = row + batch.num_rows - 1
             what = f"rows {row:,} to {last:,} cannot be converted: {first_line(error)}"

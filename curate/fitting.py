@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curate.buffers import is_text
 from curate.errors import LayoutError
-from curate.layout import THINK, Layout, plain, preset, preset_names
+from curate.layout import THINK, Layout, preset, preset_names
 from curate.traces import TraceReader, is_list
 from curate.verdicts import EMPTY, MISSING
 
@@ -18,14 +18,37 @@ OPEN_COLUMN = {"think", "harmony"}
 
 def fault(layout: Layout, schema: pa.Schema) -> str | None:
     """Why a schema is not of a layout, None if it is."""
-    missing = _unknown(schema, layout.column) or _wrong_trace(layout, schema)
-    if missing is not None:
-        return missing
-    answer = None if layout.turn or layout.answer is None else layout.answer.split(".")[0]
-    for name in (layout.complete, layout.correct, layout.prompt, layout.system, answer):
-        if name is not None and name not in schema.names:
-            return f"no column `{name}`"
-    return None
+    wrong = _unknown(schema, layout.column) or _wrong_trace(layout, schema)
+    for name in (layout.complete, layout.correct, layout.prompt, layout.system):
+        wrong = wrong or (None if name is None else _unknown(schema, name))
+    return wrong or _wrong_complete(layout, schema) or _wrong_answer(layout, schema)
+
+
+def _wrong_complete(layout: Layout, schema: pa.Schema) -> str | None:
+    if layout.complete is None:
+        return None
+    kind = schema.field(layout.complete).type
+    of_each = kind.value_type if layout.elements and is_list(kind) else kind
+    if pa.types.is_boolean(of_each) or pa.types.is_null(of_each):
+        return None
+    return f"column `{layout.complete}` is not true or false, found {kind}"
+
+
+def _wrong_answer(layout: Layout, schema: pa.Schema) -> str | None:
+    if layout.answer is None:
+        return None
+    column, *names = layout.answer.split(".") if layout.is_nested else [layout.answer]
+    if wrong := _unknown(schema, column):
+        return wrong
+    kind = schema.field(column).type
+    if is_list(kind) and (layout.turn or layout.elements):
+        kind = kind.value_type
+    found = _leaf(kind, tuple(names))
+    if found is None:
+        return f"column `{column}` has no field `{'.'.join(names)}`, found {kind}"
+    if is_text(found) or pa.types.is_null(found):
+        return None
+    return f"column `{layout.answer}` is not text, found {found}"
 
 
 def usual(layout: Layout, schema: pa.Schema) -> Layout:
@@ -57,7 +80,7 @@ def _wrong_trace(layout: Layout, schema: pa.Schema) -> str | None:
         if not is_list(kind):
             return f"column `{layout.column}` is not a list, found {kind}"
         kind = kind.value_type
-    for name in layout.turn or layout.answer_turn:
+    for name in (*layout.turn, *layout.answer_turn):
         if not _holds_text(kind, (name,)):
             return f"column `{layout.column}` has messages without a text `{name}`"
     found = _leaf(kind, layout.fields)
@@ -81,15 +104,13 @@ def _holds_text(kind: pa.DataType, names: tuple[str, ...]) -> bool:
     return found is not None and is_text(found)
 
 
-def detect(schema: pa.Schema, sample: pa.RecordBatch, where: str) -> tuple[Layout, str | None]:
+def detect(schema: pa.Schema, sample: pa.RecordBatch, where: str) -> tuple[Layout, str]:
     """
-    The layout of a corpus, and a line that says what was detected and why, None for a plain one.
+    The layout of a corpus without a column of plain traces, and a line that says why it is that.
 
     `sample` are rows of it, for what only the texts tell. Raises LayoutError where no layout or
     more than one fits.
     """
-    if fault(plain("trace"), schema) is None:
-        return plain("trace"), None
     readings = list(_readings(schema, sample))
     covered = {leaf for layout, _ in readings for leaf in layout.covers}
     chosen = [(layout, seen) for layout, seen in readings if layout.trace not in covered]
@@ -104,7 +125,9 @@ def detect(schema: pa.Schema, sample: pa.RecordBatch, where: str) -> tuple[Layou
             "text column, --preset or --layout say where else the traces are"
         )
     listed = ", ".join(f"{layout.name} (column `{layout.trace}`)" for layout, _ in chosen)
-    raise LayoutError(f"{where}: {len(chosen)} readings fit: {listed}; choose one with --preset")
+    raise LayoutError(
+        f"{where}: {len(chosen)} readings fit: {listed}; choose one with --preset, or --column"
+    )
 
 
 def _readings(schema: pa.Schema, sample: pa.RecordBatch) -> Iterator[tuple[Layout, int]]:
@@ -127,14 +150,16 @@ def _readings(schema: pa.Schema, sample: pa.RecordBatch) -> Iterator[tuple[Layou
 
 def _seen(layout: Layout, sample: pa.RecordBatch) -> int:
     """How many traces there are in some rows."""
-    verdicts = TraceReader(layout).read(sample).verdicts
+    # Whether lists beside them fit is for the scan to say.
+    verdicts = TraceReader(replace(layout, complete=None)).read(sample).verdicts
     return int(np.count_nonzero((verdicts != MISSING) & (verdicts != EMPTY)))
 
 
 def _why(layout: Layout, seen: int, rows: int, others: list[Layout]) -> str:
     between = f" between {' and '.join(layout.tags)}" if layout.tags else ""
-    line = f"layout {layout.name}: `{layout.trace}` has {seen:,} thoughts{between}"
-    line += f" in the first {rows:,} rows"
+    thoughts = "1 thought" if seen == 1 else f"{seen:,} thoughts"
+    in_rows = "the first row" if rows == 1 else f"the first {rows:,} rows"
+    line = f"layout {layout.name}: `{layout.trace}` has {thoughts}{between} in {in_rows}"
     if layout.tags == THINK and layout.name == "think":
         line += f"; --preset think --column {layout.trace} says the same"
     for other in others:

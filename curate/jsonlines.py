@@ -219,7 +219,8 @@ class _Columns:
         """All columns."""
         kinds = {each.name: each.type for each in self.kind}
         if self.text in kinds:
-            kinds[self.text] = pa.string() if self.strings else self.other or pa.null()
+            other = pa.null() if self.other is None else self.other
+            kinds[self.text] = pa.string() if self.strings else other
         return pa.schema(list(kinds.items()))
 
     def learn(self, found: pa.StructType, wide: set[str]) -> None:
@@ -433,7 +434,7 @@ def _rough_kind(value: Any, depth: int = 0) -> pa.DataType:
     """About the type of a value that is read as text; it must not be too deep, or too large."""
     if depth > MAX_DEPTH:
         raise _too_deep()
-    if value == BEYOND:
+    if isinstance(value, int) and value == BEYOND:
         raise _LineError(SchemaError, "expected numbers that int64 or double can hold")
     if isinstance(value, dict | list):
         for below in value.values() if isinstance(value, dict) else value:

@@ -24,6 +24,7 @@ Only `trace` is required. Errors are `LayoutError`s that name the file and the k
 """
 
 import importlib.resources
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -57,6 +58,20 @@ SHAPE = {
     "correct": str | None,
     "covers": [str],
 }
+
+
+TEXT, TEXTS, FLAG = "a text", "a list of texts", "true or false"
+EXPECTED = dict.fromkeys(SHAPE, TEXT) | {
+    "elements": FLAG,
+    "special": FLAG,
+    "turn": "fields, each with a list of texts",
+    "answer_turn": "fields, each with a list of texts",
+    "tags": TEXTS,
+    "answer_tags": TEXTS,
+    "parallel": TEXTS,
+    "covers": TEXTS,
+}
+"""What each key holds, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +201,7 @@ def load(path: str | Path) -> Layout:
     """A user's layout. Raises LayoutError."""
     file = Path(path)
     try:
-        return parse(file.read_text(encoding="utf-8"), file.stem, str(path))
+        return parse(file.read_text(encoding="utf-8"), file.name, str(path))
     except OSError as error:
         raise LayoutError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -199,7 +214,9 @@ def parse(text: str, name: str, where: str) -> Layout:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LayoutError(f"{where}: not TOML: {error}") from None
-    return from_dict({"name": name, **given}, where)
+    if "name" in given:
+        raise LayoutError(f"{where}: unknown key `name`; a layout is called as its file is")
+    return from_dict({**given, "name": name}, where)
 
 
 def from_dict(given: Mapping[str, Any], where: str) -> Layout:
@@ -213,9 +230,8 @@ def from_dict(given: Mapping[str, Any], where: str) -> Layout:
     told = Layout(name="", trace="").as_dict() | dict(given)
     wrong = misfit(told, SHAPE)
     if wrong is not None:
-        raise LayoutError(
-            f"{where}: `{wrong}` is not as expected: `curate layout show` has examples"
-        )
+        key = re.split(r"[.\[]", wrong)[0]
+        raise LayoutError(f"{where}: `{wrong}`: expected {EXPECTED[key]}, found {told[key]!r:.60}")
     values: dict[str, Any] = {key: _frozen(value) for key, value in told.items()}
     layout = Layout(**values)
     _check(layout, where)
@@ -241,14 +257,29 @@ def _check(layout: Layout, where: str) -> None:
         raise LayoutError(
             f"{where}: untagged: expected `missing` or `unclosed`, found {layout.untagged!r}"
         )
-    if layout.elements and layout.turn:
-        raise LayoutError(f"{where}: expected `elements` or `turn`, found both")
-    if layout.answer_turn and not layout.turn:
-        raise LayoutError(f"{where}: expected `turn` with `answer_turn`")
-    for name in ("answer", "complete", "correct", "prompt"):
+    for turn in (layout.turn, layout.answer_turn):
+        if not all(turn.values()):
+            raise LayoutError(f"{where}: expected a value for each field of a turn, found none")
+    _check_pairs(layout, where)
+    for name in ("answer", "complete", "correct", "prompt", "system"):
         value = getattr(layout, name)
         inside = value is not None and value.split(".")[0] == layout.column
         if inside and (name != "answer" or layout.elements):
             raise LayoutError(f"{where}: {name}: expected another column than that of the traces")
     if layout.turn and layout.answer and layout.answer.split(".")[0] != layout.column:
         raise LayoutError(f"{where}: answer: expected a field of the messages in `{layout.column}`")
+
+
+def _check_pairs(layout: Layout, where: str) -> None:
+    """Raise LayoutError where one key asks for another, or keeps it from meaning anything."""
+    given = {each.name for each in fields(Layout) if getattr(layout, each.name) != each.default}
+    given -= {name for name in ("turn", "answer_turn") if not getattr(layout, name)}
+    for name, other in (("elements", "turn"), ("complete", "turn"), ("answer_tags", "answer")):
+        if {name, other} <= given:
+            raise LayoutError(f"{where}: expected `{name}` or `{other}`, found both")
+    for name, other in (
+        *(("answer_turn", "turn"), ("answer_turn", "answer"), ("answer_tags", "tags")),
+        *(("special", "tags"), ("untagged", "tags"), ("parallel", "elements")),
+    ):
+        if name in given and other not in given:
+            raise LayoutError(f"{where}: expected `{other}` with `{name}`")

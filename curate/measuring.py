@@ -28,7 +28,7 @@ from curate.progress import Progress, Silent
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
 from curate.sidecartables import SidecarTables
 from curate.skipping import Skipped, Skips
-from curate.traces import TraceReader, Traces
+from curate.traces import RowError, TraceReader, Traces
 from curate.unitreading import COPIES, UnitReader
 from curate.units import Columns, Unit, plan_units
 from curate.wholefile import FileRecord
@@ -207,11 +207,14 @@ class Measuring:
         held: list[tuple[pa.Table, Measured]] = []
         held_rows = held_bytes = 0
         for row, batch in self._batches(unit, take):
-            found = self._reader.read(batch)
+            try:
+                found = self._reader.read(batch)
+                answers = self._reader.answer_sizes(batch, found)
+                beside = self._tables.beside(batch, found)
+            except RowError as error:
+                raise error.of(self._shards[unit.shard].path, row) from None
             self._check_steps(unit.shard, row, batch.num_rows, found)
-            answers = self._reader.answer_sizes(batch, found)
             measured = self._measurer.measure(found, row, answers)
-            beside = self._tables.beside(self._shards[unit.shard], row, batch, found)
             held.append((beside, measured))
             held_rows += len(found)
             held_bytes += beside.nbytes + measured.counts.nbytes

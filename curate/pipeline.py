@@ -225,7 +225,9 @@ def _finish(run: Run, began: float, cut: Cut | None, strata: pl.DataFrame | None
     manifest.write(run.folder, record)
     if cut is not None:
         write_configuration(run.folder, run.form.format, thinking=run.form.thinking)
-        card.write(run.folder, record)
+        source, problem = run.source, run.source.columns.problem
+        convert = converter(run.form, source.layout, source.schema, problem)
+        card.write(run.folder, record, cut, convert)
     journal.path_of(run.folder).unlink()
     forget(run.folder)
     return report_of(run.folder, record, cut=cut, strata=strata)

@@ -290,7 +290,9 @@ def read_sample(shard: Shard, footer: Footer | None = None) -> pa.RecordBatch:
     """Some rows of a shard, its first ones. Raises ShardError where they cannot be read."""
     footer = footer or read_alone(shard)
     with open_shard(shard, footer, None) as opened:
-        for number in range(len(footer.row_groups)):
+        for number, group in enumerate(footer.row_groups):
+            if not group.rows:
+                continue
             rows, _ = opened.plan([number], 1)
             for batch in opened.batches([number], rows):
                 return batch

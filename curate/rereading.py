@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.buffers import text_buffers
 from curate.formats import CLOSING, OPENING
 from curate.layout import THINK, Layout, from_dict
-from curate.traces import TraceReader, below
+from curate.traces import TraceReader, below, stand_at
 from curate.trainers import COLUMNS, FIELDS, ROLES
 
 
@@ -37,9 +37,8 @@ class Reread:
     @property
     def columns(self) -> list[str]:
         """What has to be read."""
-        lists = sorted(self._layout.lists_beside)
-        named = [] if self.id is None else [self.id]
-        return list(dict.fromkeys([self._layout.column, *lists, *named]))
+        needed = (self._layout.column, self._layout.complete, self.id)
+        return list(dict.fromkeys(name for name in needed if name is not None))
 
     def holds(self, batch: pa.RecordBatch, sizes: np.ndarray) -> bool:
         """Whether the traces of a batch of rows are of these sizes: int64[n]."""
@@ -58,18 +57,8 @@ class Reread:
         last = np.asarray(lists.offsets)[1:] - 1 - int(lists.offsets[0].as_py())
         data, offsets = text_buffers(below(lists.flatten(), self._layout.fields))
         starts, stops = offsets[last], offsets[last + 1]
-        opened = _stand_at(data, starts, stops, OPENING)
+        opening, closing = (np.frombuffer(text, np.uint8) for text in (OPENING, CLOSING))
+        opened = stand_at(data, starts, stops, opening)
         ends = starts + len(OPENING) + sizes
-        closed = (ends == stops) | _stand_at(data, ends, stops, CLOSING)
+        closed = (ends == stops) | stand_at(data, ends, stops, closing)
         return bool(((opened & closed) | (~opened & (sizes == 0))).all())
-
-
-def _stand_at(data: np.ndarray, places: np.ndarray, stops: np.ndarray, text: bytes) -> np.ndarray:
-    """Whether a text stands at each place, before the stop: bool[n]."""
-    fits = places + len(text) <= stops
-    if not len(data):
-        return np.zeros(len(places), np.bool_)
-    at = np.where(fits, places, 0)[:, None] + np.arange(len(text))
-    same = data[at.clip(max=len(data) - 1)] == np.frombuffer(text, np.uint8)
-    found: np.ndarray = fits & same.all(axis=1)
-    return found

@@ -9,7 +9,7 @@ from curate.corpus import Shard
 from curate.errors import SchemaError
 from curate.features import LOCATOR, Measured, Measurer, quarantine_schema, step_schema
 from curate.skipping import Skipped
-from curate.traces import RowError, Traces, beside
+from curate.traces import Traces, beside
 from curate.units import Columns
 from curate.verdicts import NOT_READ, VERDICTS
 
@@ -24,16 +24,9 @@ class SidecarTables:
         self.schema = schema
         self.step_schema = step_schema(measurer.categories)
 
-    def beside(self, shard: Shard, first: int, batch: pa.RecordBatch, found: Traces) -> pa.Table:
-        """The columns beside the traces of a batch that begins at row `first`, one row for each."""
-        columns = {}
-        for name in self._columns.each():
-            try:
-                columns[name] = beside(batch.column(name), found)
-            except RowError as error:
-                raise SchemaError(
-                    f"{shard.path}: row {first + error.row:,}: column `{name}` has {error}"
-                ) from None
+    def beside(self, batch: pa.RecordBatch, found: Traces) -> pa.Table:
+        """The columns beside the traces of a batch, one row for each. Raises RowError."""
+        columns = {name: beside(batch.column(name), found) for name in self._columns.each()}
         return pa.table(columns) if columns else pa.table({"": pa.nulls(len(found))})
 
     def features(self, shard: Shard, besides: pa.Table, measured: Sequence[Measured]) -> pa.Table:

@@ -8,8 +8,8 @@ import pyarrow.fs as pafs
 
 from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
-from curate.errors import ShardError
-from curate.fitting import detect, usual
+from curate.errors import LayoutError, ShardError
+from curate.fitting import detect, fault, usual
 from curate.footers import (
     Footer,
     Indexes,
@@ -86,6 +86,9 @@ def open_source(
     indexes = read_indexes(corpus.shards, text, skips)
     layout, detected = _layout(where, given, corpus.shards, indexes)
     if where.answer is not None:
+        if layout.turn:
+            what = f"expected without layout {layout.name}, whose answers are in messages"
+            raise LayoutError(f"--answer: {what}")
         layout = replace(layout, answer=where.answer)
     if columns.correct is None:
         columns = replace(columns, correct=layout.correct)
@@ -126,12 +129,21 @@ def _layout(
             continue
         try:
             schema = read_schema(shard)
-            if given is not None:
-                return usual(given, schema), None
-            return detect(schema, read_sample(shard), shard.path)
+            if (layout := _by_names(given, schema)) is not None:
+                return layout, None
+            sample = read_sample(shard)
+            if sample.num_rows:  # or the next one may tell more
+                return detect(schema, sample, shard.path)
         except ShardError:  # said where all footers are read
             continue
     return _layout_of_lines(given, shards, indexes)
+
+
+def _by_names(given: Layout | None, schema: pa.Schema) -> Layout | None:
+    """The layout, where names of columns tell it and no text has to be looked at."""
+    if given is not None:
+        return usual(given, schema)
+    return plain("trace") if fault(plain("trace"), schema) is None else None
 
 
 def _layout_of_lines(
@@ -141,8 +153,8 @@ def _layout_of_lines(
     schema, wrong = indexes.unify(shards)
     for number, index in indexes.each.items():
         if number not in wrong and index.rows:
-            if given is not None:
-                return usual(given, schema), None
+            if (layout := _by_names(given, schema)) is not None:
+                return layout, None
             sample = read_sample(shards[number], json_footer(index, schema))
             return detect(schema, sample, shards[number].path)
     return given or plain("trace"), None

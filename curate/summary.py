@@ -12,6 +12,7 @@ from math import isfinite
 
 import polars as pl
 
+from curate.distributions import UNITS, Distribution
 from curate.featurefiles import FeatureFiles
 from curate.tally import Tally
 from curate.verdicts import QUARANTINED
@@ -102,7 +103,8 @@ class Cut:
     The account of a selection, filled chunk by chunk.
 
     `matched` counts the benchmark items that contaminated rows were rejected for; `sizes` are sums
-    over the kept rows and over all, of bytes and, where they are known, of tokens.
+    over the kept rows and over all, of bytes and, where they are known, of tokens; `distributions`
+    are over the rows that could be read, by feature.
     """
 
     groups: list[GroupCounts]
@@ -113,6 +115,7 @@ class Cut:
     verdicts: dict[str, int] = field(default_factory=dict)
     matched: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    distributions: dict[str, Distribution] = field(default_factory=dict)
 
     def add(self, chunk: pl.DataFrame, exact: pl.DataFrame, decided: pl.DataFrame) -> None:
         """Account for a chunk; `exact` has the feature's values in double precision."""
@@ -133,12 +136,16 @@ class Cut:
         _count(self.rejected, decided["reason"].drop_nulls())
         for group in self.groups:
             group.add(chunk[group.column], decided["kept"])
+        for name in (name for name in UNITS if name in exact):
+            one = self.distributions.setdefault(name, Distribution(name))
+            one.add(exact[name], decided["kept"])
         if self.between is not None:
             self.between.add(chunk["problem"], exact[self.between.feature])
 
     def looked_at(self, features: FeatureFiles) -> list[str]:
         """What else is counted of rows, where it is known."""
-        return ["bytes", *(n for n in ("tokens", "contaminated_by") if n in features.derived)]
+        derived = (name for name in ("tokens", "contaminated_by") if name in features.derived)
+        return ["bytes", "steps", "branch_steps", *derived]
 
     @property
     def kept(self) -> int:

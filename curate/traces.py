@@ -7,14 +7,16 @@ one, `missing`, so that every row of a corpus is accounted for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.buffers import is_text, text_buffers
+from curate.buffers import plain_text, text_buffers
+from curate.errors import SchemaError
 from curate.layout import Layout, Turn
-from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, SEVERAL, UNCLOSED
+from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, SEVERAL, UNCLOSED
 
 PER_TRACE = ("begins", "starts", "ends", "stops", "verdicts", "rows", "items", "texts")
 
@@ -27,8 +29,8 @@ class Traces:
     Trace `i` is `data[starts[i]:ends[i]]` (uint8; int64), cut from `data[begins[i]:stops[i]]`.
     `verdicts` uint8 are indices into `native.VERDICTS`. `rows` int64 is the row in the batch,
     `items` int32 the position in the row's list, `texts` int64 the element or message that it was
-    cut from, counted over the batch, -1 where there is none. `text_bytes` are all bytes of the
-    texts that they could be in.
+    cut from, counted over the batch, -1 where there is none. `per_row` int64[rows] are the texts of
+    each row of the batch, `text_bytes` the bytes of all texts that they could be in.
     """
 
     data: np.ndarray
@@ -40,6 +42,7 @@ class Traces:
     rows: np.ndarray
     items: np.ndarray
     texts: np.ndarray
+    per_row: np.ndarray
     text_bytes: int
 
     def __len__(self) -> int:
@@ -108,11 +111,10 @@ class TraceReader:
 
     def _answer_spans(self, found: Traces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where the answer begins and stops in the text of each trace, and whether it has one."""
-        begins = np.where(found.verdicts == MISSING, found.begins, found.ends)
-        # Behind the closing tag, which a thought that is cut off lacks.
-        closed = (found.ends < found.stops) & (found.verdicts != MISSING)
-        begins = np.where(closed, begins + len(self._closing), begins)
-        there = (closed | (found.verdicts == MISSING)) & (found.texts >= 0)
+        closed = stand_at(found.data, found.ends, found.stops, self._closing)
+        whole = (found.verdicts == MISSING) & (found.begins < found.stops)
+        begins = np.where(whole, found.begins, found.ends + closed * len(self._closing))
+        there = closed | whole
         stops = np.where(there, found.stops, begins)
         if self.layout.answer_tags:
             begins, stops = self._between_answer_tags(found.data, begins, stops)
@@ -143,7 +145,7 @@ class TraceReader:
         assert layout.answer is not None
         column, *names = layout.answer.split(".") if layout.is_nested else [layout.answer]
         if not layout.turn:
-            return beside(below(batch.column(column), names), found)
+            return beside(plain_text(below(batch.column(column), names)), found)
         lists = batch.column(column)
         messages, texts = lists.flatten(), found.texts
         if layout.answer_turn:
@@ -151,7 +153,8 @@ class TraceReader:
             texts = np.full(len(lists), -1)
             texts[list_rows(lists)[turns]] = turns
             texts = np.where(texts > found.texts, texts, -1)
-        return below(messages, names).take(pa.array(texts, mask=texts < 0))
+        leaf = plain_text(below(messages, names))
+        return leaf.take(pa.array(texts, mask=texts < 0))
 
     def _of_elements(self, column: pa.Array, batch: pa.RecordBatch) -> Traces:
         rows, items, texts = elements(column)
@@ -164,6 +167,8 @@ class TraceReader:
         turns = np.flatnonzero(matching(messages, self.layout.turn))
         leaf = below(messages, self.layout.fields)
         each = self._cut_all(leaf, of_row[turns], turns, np.zeros_like(turns))
+        if np.array_equal(each.rows, np.arange(len(column))):
+            return each  # a turn in each row, as nearly always
         holds = each.verdicts != MISSING
         told = holds & (each.verdicts != EMPTY)
         chosen = np.full(len(column), -1)
@@ -171,7 +176,9 @@ class TraceReader:
             chosen[each.rows[better]] = np.flatnonzero(better)
         found = _taken(each, chosen)
         several = np.bincount(each.rows[told], minlength=len(column)) > 1
-        found.verdicts[several & (found.verdicts != INVALID_UTF8)] = SEVERAL
+        found.verdicts[several] = SEVERAL
+        no_text = (each.verdicts == NOT_TEXT) | (each.verdicts == INVALID_UTF8)
+        found.verdicts[each.rows[no_text]] = each.verdicts[no_text]
         return found
 
     def _cut_all(
@@ -181,12 +188,15 @@ class TraceReader:
         if pa.types.is_null(leaf.type):
             leaf = leaf.cast(pa.string())
         data, offsets = text_buffers(leaf)
-        known = np.zeros(len(texts), np.bool_)
         here = texts >= 0
-        known[here] = leaf.is_valid().to_numpy(zero_copy_only=False)[texts[here]]
-        # An empty span where there is no text: the end of the one before, so that spans ascend.
-        stops = np.maximum.accumulate(np.where(here, offsets[texts + 1], offsets[0]))
-        begins = np.where(here, offsets[texts], stops)
+        begins, stops = offsets[texts], offsets[texts + 1]
+        if not here.all():
+            # An empty span where there is no text: the end of the one before, so that spans ascend.
+            stops = np.maximum.accumulate(np.where(here, stops, offsets[0]))
+            begins = np.where(here, begins, stops)
+        known = here
+        if leaf.null_count:
+            known = here & leaf.is_valid().to_numpy(zero_copy_only=False)[texts]
         begins.flags.writeable = stops.flags.writeable = False
         starts, ends = np.empty_like(begins), np.empty_like(begins)
         verdicts = np.empty(len(texts), np.uint8)
@@ -204,18 +214,20 @@ class TraceReader:
         verdicts[~known] = MISSING
         items = items.astype(np.int32)
         num_bytes = int(offsets[-1] - offsets[0])
-        found = Traces(data, begins, starts, ends, stops, verdicts, rows, items, texts, num_bytes)
+        per_row = np.bincount(rows[here], minlength=int(rows[-1]) + 1 if len(rows) else 0)
+        spans_of = begins, starts, ends, stops
+        found = Traces(data, *spans_of, verdicts, rows, items, texts, per_row, num_bytes)
         untagged = (verdicts == MISSING) & known if self.layout.untagged == "unclosed" else None
         return found if untagged is None else _left_open(found, untagged)
 
     def _completed(self, found: Traces, batch: pa.RecordBatch) -> Traces:
         """A text without tags that is known to be cut off was cut off while thinking."""
-        if self.layout.complete is None:
+        untagged = (found.verdicts == MISSING) & (found.begins < found.stops)
+        if self.layout.complete is None or not untagged.any():
             return found
         complete = beside(batch.column(self.layout.complete), found)
         cut_off = np.asarray(pc.equal(complete, False).fill_null(False))
-        cut_off &= (found.verdicts == MISSING) & (found.begins < found.stops)
-        return _left_open(found, cut_off)
+        return _left_open(found, cut_off & untagged)
 
 
 def _left_open(found: Traces, which: np.ndarray) -> Traces:
@@ -248,6 +260,7 @@ def _taken(each: Traces, chosen: np.ndarray) -> Traces:
         rows,
         np.zeros(len(chosen), np.int32),
         of(each.texts, np.full(len(chosen), -1)),
+        np.ones(len(chosen), np.int64),
         each.text_bytes,
     )
 
@@ -289,11 +302,10 @@ def beside(column: pa.Array, found: Traces) -> pa.Array:
     if not is_list(column.type):
         return column if len(column) == len(found) else column.take(pa.array(found.rows))
     sizes = pc.list_value_length(column).fill_null(-1).to_numpy().astype(np.int64)
-    expected = np.bincount(found.rows[found.texts >= 0], minlength=len(column))
-    wrong = np.flatnonzero((sizes >= 0) & (sizes != expected))
+    wrong = np.flatnonzero((sizes >= 0) & (sizes != found.per_row))
     if len(wrong):
         row = int(wrong[0])
-        raise RowError(row, f"a list of {sizes[row]:,} values beside {expected[row]:,} texts")
+        raise RowError(row, f"a list of {sizes[row]:,} values beside {found.per_row[row]:,} texts")
     first = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
     there = (found.texts >= 0) & (sizes[found.rows] >= 0)
     places = np.where(there, first[found.rows] + found.items, 0)
@@ -307,6 +319,10 @@ class RowError(Exception):
         self.row = row
         super().__init__(what)
 
+    def of(self, path: str, first: int) -> SchemaError:
+        """The same as what a user is told, of a batch that begins at row `first` of a shard."""
+        return SchemaError(f"{path}: row {first + self.row:,}: {self}")
+
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether a column of this type holds lists."""
@@ -317,11 +333,27 @@ def matching(messages: pa.Array, turn: Turn) -> np.ndarray:
     """Which messages have one of the values that each field of `turn` lists: bool[n]."""
     found = np.ones(len(messages), np.bool_)
     for name, values in turn.items():
-        leaf = pc.struct_field(messages, name)
-        if not is_text(leaf.type):
-            return np.zeros(len(messages), np.bool_)
-        told = pc.is_in(leaf, value_set=pa.array(values, leaf.type))
+        leaf = plain_text(pc.struct_field(messages, name))
+        told = pc.is_in(leaf, options=_among(values, leaf.type))
         found &= told.to_numpy(zero_copy_only=False)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _among(values: tuple[str, ...], kind: pa.DataType) -> pc.SetLookupOptions:
+    """The values as `is_in` takes them, made once for all batches."""
+    return pc.SetLookupOptions(pa.array(values).cast(kind))
+
+
+def stand_at(
+    data: np.ndarray, places: np.ndarray, stops: np.ndarray, tag: np.ndarray
+) -> np.ndarray:
+    """Whether a tag (uint8[size]) stands at each place, before the stop: bool[n]."""
+    fits = places + len(tag) <= stops
+    if not len(data):
+        return np.zeros(len(places), np.bool_)
+    at = np.where(fits, places, 0)[:, None] + np.arange(len(tag))
+    found: np.ndarray = fits & (data[at.clip(max=len(data) - 1)] == tag).all(axis=1)
     return found
 
 

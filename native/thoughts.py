@@ -9,7 +9,8 @@ any byte is 0 or above 0x7F. Only these places are looked at. Specification: `re
 import numpy as np
 
 from ._jit import kernel, part
-from .simd import BLOCK, lowest_one, text_masks
+from .blocks import AHEAD
+from .simd import BLOCK, lowest_one, prefetch, text_masks
 from .tags import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, OK, PREFILLED, SEVERAL, UNCLOSED
 
 ONE, ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -139,6 +140,7 @@ def cut_thoughts(data, starts, ends, opening, closing, special, out_starts, out_
         free = sound = begin  # of tags, and of sequences
         place = begin
         while place < stop:
+            prefetch(data, place + AHEAD)
             same, odd = masks_at(data, place, stop, first, second)
             while tagged and same:
                 at = place + lowest_one(same)

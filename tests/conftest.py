@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+import curate
 from curate import __main__ as command_line
 from tests.command_line import write as write_corpus
+
+pytest.register_assert_rewrite("tests.broken_corpora")
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +62,12 @@ def run_here(capfd, monkeypatch):
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return run_main
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """Compiled beforehand, as a run that takes long says on stderr how far it is."""
+    curate.measure(["a"])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from bench.runs import BenchError, Ran
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
-CASES = {"scan": 10, "emit": 4, "memory": 8, "select": 2, "start": 5}
+CASES = {"scan": 10, "emit": 4, "memory": 8, "select": 2, "start": 5, "layouts": 15, "tokens": 5}
 CASES["kernel"] = 10 + len(kernels(threads=1)["names"])
 
 

@@ -14,13 +14,16 @@ from tests.command_line import invoke, only_line, run, tree, write
 
 # Errors of ours: exit 1, one line, nothing written. {c} is a corpus, {p} the folder it is in.
 
-KNOWN = r"known: backtrack_markers, .*branch_frac, .*, verdict"
+KNOWN = r"known: answer_bytes, .*backtrack_markers, .*branch_frac, .*, verdict"
 ONE_ROW = "expected an expression over one row, found"
 
 REFUSED = {
     "no such path": ("{p}/gone", r"{p}/gone: no such file or folder"),
-    "no such glob": ("{p}/gone/*.parquet", r"{p}/gone/\*.parquet: expected .parquet files, .*"),
-    "an empty folder": ("{p}/empty", r"{p}/empty: expected .parquet files, found 0 files"),
+    "no such glob": ("{p}/gone/*.parquet", r"{p}/gone/\*.parquet: expected .parquet or .jsonl files, .*"),
+    "an empty folder": (
+        "{p}/empty",
+        r"{p}/empty: expected .parquet or .jsonl files, found 0 files",
+    ),
     "not Parquet": ("{p}/text.parquet", r"{p}/text.parquet: not a Parquet file: expected .*"),
     "zero bytes": ("{p}/zero.parquet", r"{p}/zero.parquet: not a Parquet file: expected .*"),
     "truncated": ("{p}/cut.parquet", r"{p}/cut.parquet: not a Parquet file: expected .*"),
@@ -97,8 +100,14 @@ REFUSED = {
         r"--drop-top: expected a number, found 'nan'",
     ),
     "drop by nothing": ("{c} --drop-top 0.1", r"--drop-top: expected --rank-by FEATURE with it"),
-    "rank nothing": ("{c} --rank-by steps", r"--rank-by: expected together with --drop-top"),
-    "within nothing": ("{c} --within shard", r"--within: expected together with --drop-top"),
+    "rank nothing": (
+        "{c} --rank-by steps",
+        r"--rank-by: expected together with --drop-top or --best-of",
+    ),
+    "within nothing": (
+        "{c} --within shard",
+        r"--within: expected together with --drop-top or --best-of",
+    ),
     "rank by unknown": (
         "{c} --drop-top 0.1 --rank-by size",
         rf"--rank-by: unknown feature `size`, {KNOWN}",
@@ -274,8 +283,8 @@ MISUSED = {
     "scan {c} --out {out} --limit 0": "Invalid value for '--limit'",
     "scan {c} --out {out} --carry size,size": "'size,size': expected distinct names with commas",
     "scan {c} --out {out} --format chat": "'chat' is not",
-    "scan {c} --out {out} --annotate steps": "--annotate: expected together with --keep or --drop",
-    "select {c} --out {out}": "expected --keep or --drop-top",
+    "scan {c} --out {out} --annotate steps": "--annotate: expected together with a selection, as",
+    "select {c} --out {out}": "expected a selection: --keep, --drop-top, --best-of, --dedup or --",
     "select --out {out} --keep true": "Missing argument 'SCAN'",
     "show {c}": "Missing argument 'ROW'",
     "nonsense": "No such command 'nonsense'",

@@ -110,6 +110,7 @@ CASES = {
             "n": [7],
         },
         [([S, Q, ("assistant", "3"), ("user", "more")], JOINED, "4", {"n": 7})],
+        accept=["several"],
     ),
     "messages": Case(
         {
@@ -262,14 +263,14 @@ def test_rows_are_as_written_by_hand(tmp_path, name, form, thinking):
     assert report.rejected.get("no_answer", 0) == case.no_answer
     assert sum(report.quarantined.values()) == case.quarantined
     assert report.rows == report.kept + sum(report.rejected.values()) + case.quarantined
-    assert "rows" in invoke("verify", tmp_path / "out")
+    assert ": sound: " in invoke("verify", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "openr1"])
 def test_original_rows_stay_as_they_are(tmp_path, name):
     case = CASES[name]
     path = corpus(tmp_path / "corpus.parquet", case.columns)
-    options = {key: value for key, value in case.options.items() if key == "problem"}
+    options = {key: value for key, value in case.options.items() if key != "answer"}
     curate.scan(path, out=tmp_path / "out", preset=name, keep="true", threads=2, **options)
     told = pq.read_table(path)
     kept = pq.read_table(tmp_path / "out/.curate/selection")["kept"]
@@ -286,7 +287,7 @@ def test_a_row_for_each_kept_element_has_lists_of_one(tmp_path):
     whole = pq.read_table(path).to_pylist()
     lists = ("generations", "correctness_math_verify", "is_reasoning_complete")
     assert found.to_pylist() == [row | {name: row[name][:1] for name in lists} for row in whole]
-    assert "rows" in invoke("verify", tmp_path / "out")
+    assert ": sound: " in invoke("verify", tmp_path / "out")
 
 
 PIECES = ("<think>", "</think>", "<thi", "\n", "a\n\nb", "Wait, é", " ", "x" * 70)
@@ -311,4 +312,4 @@ def test_a_text_with_tags_is_taken_verbatim_and_verified(tmp_path_factory, texts
         if is_kept:
             opened = row["verdict"] == "missing" or text.lstrip().startswith("<think>")
             assert next(said) in ((text,) if opened else (text, f"<think>\n{text}"))
-    assert "rows" in invoke("verify", place / "out")
+    assert ": sound: " in invoke("verify", place / "out")

@@ -6,9 +6,13 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curate.corpus import find_corpus
 from curate.errors import ShardError
+from curate.jsonlines import read_index
+from curate.jsonreading import open_rows
 from tests.command_line import TRACE, invoke, only_line, run
 from tests.interruptions import forked, outcome, same
 
@@ -103,8 +107,8 @@ def expected(tmp_path_factory):
 
 
 def scan_options(shape):
-    rule = ["--keep", "true" if shape == "openr1" else "steps >= 6"]
-    return [*rule, "--id", "id"] + ["--problem", "problem"] * (shape == "think")
+    rule = ["--keep", "steps >= 6", "--id", "id"]
+    return rule + ["--problem", "problem"] * (shape == "think")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -268,6 +272,28 @@ def test_what_is_no_text_is_counted(tmp_path, run_here, end):
         f"{corpus}/a.{end}: line 2: column `trace` is a number, expected a string as before; "
         "if the traces are in it, --column trace says so"
     )
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(),
+    lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
+    max_leaves=6,
+)
+
+
+@given(values=st.lists(VALUES, max_size=6))
+def test_a_column_of_texts_may_hold_anything(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("a") / "a.jsonl"
+    write_lines(path, [{"n": n, "a": value} for n, value in enumerate(values)])
+    (shard,) = find_corpus([str(path)]).shards
+    index = read_index(shard, text="a")
+    schema = pa.schema([("a", pa.string()), ("n", pa.int64())])
+    with open_rows(shard, index, schema, None) as opened:
+        batches = list(opened.batches(range(len(index.groups)), 2))
+    assert [row for batch in batches for row in batch.to_pylist()] == [
+        {"n": n, "a": value if isinstance(value, str | None) else "\0" + json.dumps(value)}
+        for n, value in enumerate(values)
+    ]
 
 
 def test_a_broken_line_ends_the_run_or_its_shard(tmp_path, run_here):

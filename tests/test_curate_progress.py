@@ -90,7 +90,7 @@ def told(corpus, out, limit=None):
         stages[stage] = (total_bytes, 0, 0)
         yield Counted(stage)
 
-    rule = selection_of("true", None, None, (), ())
+    rule = selection_of(keep="true")
     asked = {"where": Where(), "columns": Columns(), "selection": rule}
     plan = plan_scan([str(corpus)], out=out, limit=limit, **asked)
     run_plan(plan, Running(threads=1, watch=watch))

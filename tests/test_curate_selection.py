@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from curate.errors import SelectionError
 from curate.featurefiles import FeatureFiles
-from curate.selection import Selection, bind, with_thresholds
+from curate.selection import Selection, bind
 from curate.summary import Between, GroupCounts
+from curate.thresholds import with_thresholds
 
 SCHEMA = {
     "row": pl.Int64,
@@ -42,7 +43,8 @@ def reasons(folder: Path, selection: Selection, *frames: pl.DataFrame) -> list[s
         frame.write_parquet(file)
     decider = with_thresholds(bind(selection, pl.Schema(SCHEMA)), FeatureFiles(files))
     chunks = FeatureFiles(files).all_chunks(decider.columns)
-    decided = [decider.decide(chunk) for chunk in chunks]
+    walk = decider.new_pass()
+    decided = [walk.decide(chunk) for chunk in chunks]
     empty = pl.DataFrame(schema={"kept": pl.Boolean, "reason": pl.String})
     together = pl.concat([empty, *decided])
     assert together["kept"].to_list() == [reason is None for reason in together["reason"]]

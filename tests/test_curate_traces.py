@@ -204,7 +204,7 @@ TURNS = (
     (says("q", "<think>a</think>4", "r", "<think></think>5"), "ok", "a", "4"),
     (says("q", "<think></think>4", "r", "5"), "empty", "", "4"),
     (says("q", "4", "r", "5"), "missing", "", "5"),
-    (says("q", "4", "r", None), "missing", "", ""),
+    (says("q", "4", "r", None), "missing", "", None),
     (says("q"), "missing", "", None),
     ([None], "missing", "", None),
 )
