@@ -123,12 +123,17 @@ def _controls(manifest: Manifest) -> list[Control]:
 
 
 def _within(manifest: Manifest, name: str) -> str:
-    """Whether rows are only ever cut against those of the same problem or teacher."""
-    rule = manifest["rule"]
-    if name not in rule["within"]:
+    """Whether rows were only cut against those of the same problem or teacher."""
+    if name not in manifest["rule"]["within"]:
         return "missing"
-    if rule["keep"] is not None:
-        return f"covered for the ranks, by `--within {name}`; `--keep` is the same for all"
+    rejected = manifest["counts"]["rejected"]
+    ranked = sum(rejected.get(reason, 0) for reason in ("drop_top", "best_of"))
+    others = sum(rejected.values()) - ranked
+    if others:
+        return (
+            f"covered for the {ranked:,} rows cut by rank, by `--within {name}`; not for the "
+            f"{others:,} rejected otherwise"
+        )
     return f"covered by `--within {name}`"
 
 

@@ -47,9 +47,9 @@ class Counts:
         self.bins = np.zeros(BINS, np.int64)
         self._sum = 0
 
-    def add(self, values: np.ndarray) -> None:
-        """Count values in units, int64[n], none below 0."""
-        self.bins += np.bincount(bins_of(values), minlength=len(self.bins))
+    def add(self, values: np.ndarray, bins: np.ndarray) -> None:
+        """Count values in units and their bins, both int64[n], none below 0."""
+        self.bins += np.bincount(bins, minlength=BINS)
         self._sum += int(values.sum())
 
     @property
@@ -92,16 +92,18 @@ class Distribution:
         numbers = frame["value"].to_numpy()
         if self._units != 1:
             numbers = np.rint(numbers * float(self._units))
-        in_units = numbers.astype(np.int64)
-        self.all.add(in_units)
-        self.kept.add(in_units[frame["kept"].to_numpy()])
+        in_units, kept_ones = numbers.astype(np.int64), frame["kept"].to_numpy()
+        bins = bins_of(in_units)
+        self.all.add(in_units, bins)
+        self.kept.add(in_units[kept_ones], bins[kept_ones])
 
 
 def bins_of(values: np.ndarray) -> np.ndarray:
     """The bin of each value, int64[n] to int64[n]: the value below 1,000, then 900 a decade."""
     decade = np.searchsorted(POWERS[3:], values, side="right")
     unit = POWERS[decade]
-    bins: np.ndarray = 900 * decade + values // unit + (2 * (values % unit) >= unit)
+    digits = values // unit
+    bins: np.ndarray = 900 * decade + digits + (2 * (values - digits * unit) >= unit)
     return bins
 
 

@@ -17,9 +17,9 @@ from curate.errors import CurateError, OutputError, ShardError
 from curate.expression import roots
 from curate.featurefiles import FeatureFiles, derived_columns, feature_files, file_chunks
 from curate.features import measured_fields, parse_delimiter
-from curate.footers import Footer, RowGroup
+from curate.fitting import usual
+from curate.footers import read_alone
 from curate.layout import from_dict
-from curate.rawfooter import read_footer
 from curate.reading import open_shard
 from curate.terminal import printable, printable_lines
 from curate.traces import TraceReader
@@ -134,16 +134,16 @@ def _trace(record: manifest.Manifest, shard: int, position: int, item: int) -> b
     """The bytes of a trace, from the corpus."""
     old = record["shards"][shard]
     source = reopen(old["name"], old["path"])
-    raw = read_footer(source)
-    if (old["size"], old["footer_sha256"]) != (source.size, raw.digest):
-        raise ShardError(f"{source.path}: changed since the scan; scan it again")
-    groups = tuple(RowGroup(group.rows, 0, 0) for group in raw.groups)
-    group, first = 0, 0
-    while first + groups[group].rows <= position:
-        first += groups[group].rows
-        group += 1
-    footer = Footer(sum(each.rows for each in groups), groups, raw.digest)
     layout = from_dict(record["config"]["layout"], "the scan's manifest")
+    footer = read_alone(source, layout)
+    if (old["size"], old["footer_sha256"]) != (source.size, footer.digest):
+        raise ShardError(f"{source.path}: changed since the scan; scan it again")
+    assert footer.schema is not None
+    layout = usual(layout, footer.schema)  # lines may lack a column that others have
+    group, first = 0, 0
+    while first + footer.row_groups[group].rows <= position:
+        first += footer.row_groups[group].rows
+        group += 1
     with open_shard(source, footer, layout.leaves()) as opened:
         for batch in opened.batches([group], READ_ROWS):
             if first + batch.num_rows > position:

@@ -91,7 +91,7 @@ def test_files_beside_the_shards_are_noted_on_stderr(tmp_path):
     (tmp_path / "corpus/README.md").write_text("mine")
     result = run("scan", tmp_path / "corpus", "--out", tmp_path / "out", "--json")
     assert result.returncode == 0
-    assert result.stderr == "note: 1 files beside the shards are not .parquet, not read\n"
+    assert result.stderr == "note: 1 files beside the shards are not .parquet or .jsonl, not read\n"
     assert json.loads(result.stdout)["rows"] == 6
 
 

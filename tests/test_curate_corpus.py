@@ -170,11 +170,11 @@ def test_a_shard_given_twice_is_refused_also_as_a_url(lay):
     [
         ("missing", "missing: no such file or folder"),
         ("missing/deep.parquet", "missing/deep.parquet: no such file or folder"),
-        ("empty", "empty: expected .parquet files, found 0 files"),
-        ("others", "others: expected .parquet files, found 2 files"),
-        ("other", "other: expected .parquet files, found 1 file"),
-        ("*.json", "*.json: expected .parquet files, found 0 files"),
-        ("gone/*.parquet", "gone/*.parquet: expected .parquet files, found 0 files"),
+        ("empty", "empty: expected .parquet or .jsonl files, found 0 files"),
+        ("others", "others: expected .parquet or .jsonl files, found 2 files"),
+        ("other", "other: expected .parquet or .jsonl files, found 1 file"),
+        ("*.json", "*.json: expected .parquet or .jsonl files, found 0 files"),
+        ("gone/*.parquet", "gone/*.parquet: expected .parquet or .jsonl files, found 0 files"),
     ],
 )
 def test_a_corpus_without_shards_is_refused(lay, corpus, message):

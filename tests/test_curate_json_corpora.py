@@ -333,6 +333,23 @@ def test_a_line_too_long_for_memory_is_refused(tmp_path):
     assert json.loads(result.stdout)["quarantined"] == {"too_large": 2}
 
 
+@pytest.mark.parametrize("end", ["jsonl", "jsonl.gz"])
+def test_a_trace_is_shown(tmp_path, run_here, end):
+    rows = SHAPES["openr1"]
+    write_lines(tmp_path / f"corpus/0.{end}", rows)
+    rows = [{n: row[n] for n in row if n != "is_reasoning_complete"} for row in rows]
+    path = write_lines(tmp_path / f"corpus/1.{end}", rows)
+    assert run_here("scan", path.parent, "--out", tmp_path / "out").returncode == 0
+    for shard in "01":
+        result = run_here("show", tmp_path / "out", f"{shard}.{end}:5:2")
+        assert result.returncode == 0
+        assert "é 5" in result.stdout
+        assert "It is 5" not in result.stdout
+    write_lines(path, rows[1:])
+    line = only_line(run_here("show", tmp_path / "out", f"1.{end}:5"))
+    assert line == f"{path}: changed since the scan; scan it again"
+
+
 def test_names(tmp_path, run_here):
     names = [
         "train.jsonl",

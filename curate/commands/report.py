@@ -53,7 +53,7 @@ def notes(plan: Plan) -> None:
         click.echo(f"note: {printable(plan.source.detected)}", err=True)
     if plan.source.other_files:
         click.echo(
-            f"note: {plan.source.other_files:,} files beside the shards are not .parquet, not read",
+            f"note: {plan.source.other_files:,} files beside the shards are not .parquet or .jsonl, not read",
             err=True,
         )
 
