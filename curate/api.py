@@ -194,6 +194,7 @@ def scan(
         shard_bytes=shard_bytes,
         split=split,
         limit=limit,
+        memory=memory,
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
         overwrite=overwrite,
     )

@@ -22,7 +22,7 @@ from curate.fitting import fault
 from curate.jsonlines import LINE_COPIES, MAX_LINE_BYTES, read_index, unify
 from curate.jsonreading import JsonIndex, described, parsed_schema
 from curate.layout import Layout
-from curate.memory import DEFAULT_SHARE, free_bytes
+from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
 from curate.parallel import run_jobs
 from curate.rawfooter import UNREADABLE, RawFooter, first_line, is_of_any, read_footer
 from curate.skipping import Skipped, Skips
@@ -90,11 +90,14 @@ def text_column(layout: Layout) -> str:
     return "" if layout.turn or layout.elements or layout.fields else layout.column
 
 
-def read_indexes(shards: Sequence[Shard], text: str | None, skips: Skips) -> Indexes:
+def read_indexes(
+    shards: Sequence[Shard], text: str | None, skips: Skips, memory: int | None = None
+) -> Indexes:
     """
     Read the shards of JSON Lines, all of them and whole.
 
-    `text` is as for `read_index`. What cannot be read is kept where the run goes on without it,
+    `text` is as for `read_index`; `memory` bounds the bytes that this process holds, None for most
+    of what is free. What cannot be read is kept where the run goes on without it,
     else the first of it is raised: ShardError, SchemaError.
     """
     each: dict[int, JsonIndex] = {}
@@ -102,7 +105,8 @@ def read_indexes(shards: Sequence[Shard], text: str | None, skips: Skips) -> Ind
     stop = Event()
     numbers = [number for number, shard in enumerate(shards) if shard.is_json]
     threads = max(1, min(READERS, os.cpu_count() or 1, len(numbers)))
-    most = min(MAX_LINE_BYTES, int(DEFAULT_SHARE * free_bytes()) // (LINE_COPIES * threads))
+    room = int(DEFAULT_SHARE * free_bytes()) if memory is None else memory - resident_bytes()
+    most = min(MAX_LINE_BYTES, max(1, room) // (LINE_COPIES * threads))
 
     def read(number: int) -> None:
         try:

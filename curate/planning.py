@@ -85,6 +85,7 @@ def plan_scan(
     split: str | None = None,
     limit: int | None = None,
     on_error: OnError | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """Open and check everything that a scan needs. Raises what is wrong; writes nothing."""
@@ -102,6 +103,7 @@ def plan_scan(
         limit=limit,
         whole_rows=selection is not None,
         skips=skips,
+        memory=memory,
     )
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)

@@ -72,18 +72,20 @@ def open_source(
     limit: int | None,
     whole_rows: bool,
     skips: Skips,
+    memory: int | None = None,
 ) -> Source:
     """
     Find and check a corpus; with `whole_rows` all its columns must agree between shards.
 
-    `beside` are columns that it must have beside those that are measured.
+    `beside` are columns that it must have beside those that are measured; `memory` bounds what
+    looking at lines of JSON takes, None for most of what is free.
 
     Shards that cannot be read are added to `skips`, or raised.
     """
     corpus = find_corpus(corpora, split=split)
     given = where.given()
     text = None if given is None else text_column(given)
-    indexes = read_indexes(corpus.shards, text, skips)
+    indexes = read_indexes(corpus.shards, text, skips, memory)
     layout, detected = _layout(where, given, corpus.shards, indexes)
     if where.answer is not None:
         if layout.turn:

@@ -265,13 +265,11 @@ def test_changed_contents_are_named_when_a_run_goes_on(tmp_path, run_here, token
     assert run_here(*scan).returncode == 0
     edit(bench, "unlike", "quite unlike")
     line = only_line(run_here(*scan))
-    assert "another" in line
-    assert "--decontaminate" in line
+    assert "another content of --decontaminate" in line
     edit(bench, "quite unlike", "unlike")
     edit(mine, '"add_prefix_space": false', '"add_prefix_space": true')
     line = only_line(run_here(*scan))
-    assert "another" in line
-    assert "--tokenizer" in line
+    assert "another tokenizer" in line
 
 
 MISUSED = {

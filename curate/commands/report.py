@@ -52,10 +52,8 @@ def notes(plan: Plan) -> None:
     if plan.source.detected:
         click.echo(f"note: {printable(plan.source.detected)}", err=True)
     if plan.source.other_files:
-        click.echo(
-            f"note: {plan.source.other_files:,} files beside the shards are not .parquet or .jsonl, not read",
-            err=True,
-        )
+        others = f"{plan.source.other_files:,} files beside the shards"
+        click.echo(f"note: {others} are not .parquet or .jsonl, not read", err=True)
 
 
 def dry_run(plan: Plan, *, as_json: bool) -> str:

@@ -82,7 +82,7 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None and options["annotate"]:
         raise click.UsageError("--annotate: expected together with a selection, as --keep true")
-    names = "lexicon delimiter steps repeats annotate split limit overwrite".split()
+    names = "lexicon delimiter steps repeats annotate split limit memory overwrite".split()
     plan = plan_scan(
         corpus,
         out=options["out"],
