@@ -23,7 +23,11 @@ FILE_ROWS, QUICK_FILE_ROWS = 1_000_000, 10_000
 FILES = (1, 50)
 LIMIT = 1.0
 EXACT = ("rows", "kept")
-RULE: dict[str, Any] = {"keep": "correct AND steps >= 3", "drop_top": "0.1", "rank_by": "branch_frac"}
+RULE: dict[str, Any] = {
+    "keep": "correct AND steps >= 3",
+    "drop_top": "0.1",
+    "rank_by": "branch_frac",
+}
 
 
 def run(settings: Settings) -> Result:

@@ -1,10 +1,9 @@
 """
 Whether trainers would load a dataset, and what they would leave of it.
 
-Footers say which files, columns and row groups break a loader. Rows are then read a few at a time:
-who speaks in which order, empty answers, tags that stand twice, and lengths against the limits that
-trainers have by default. Only what would break loading, or train on something else than the rows
-say, is a problem.
+Footers say which files, columns and row groups break a loader. Rows are then read
+(`curate.conversations`), and their lengths held against the limits that trainers have by default.
+Only what would break loading, or train on something else than the rows say, is a problem.
 """
 
 import re
@@ -17,20 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
+from curate.conversations import EMPTY, NULL, ORDER, ROLE, SILENT, TAGGED, check_group
 from curate.corpus import Shard
 from curate.errors import CurateError, ShardError
 from curate.rawfooter import UNREADABLE, RawFooter, first_line, read_footer
-from curate.tokens import TokenCounter, estimate_tokens, load_tokenizer
+from curate.tokens import TokenCounter, load_tokenizer
 from curate.trainers import COLUMNS, FIELDS, RESERVED, ROLES, TRAINERS, Trainer, misreaders
-
-READ_ROWS = 64
-"""Rows read at once: a row may be huge."""
-
-BUFFER_BYTES = 1 << 20
 
 NESTED_BYTES = (1 << 31) - 1
 """Text of a nested column in a row group: above it, only readers by the batch can read it."""
@@ -39,8 +32,6 @@ VIEWER_BYTES = 286 << 20
 """A row group uncompressed: above it, the Hub's viewer shows nothing."""
 
 TRAIN_FILE = re.compile(r"train-(\d{5})-of-(\d{5})\.parquet$")
-
-SYSTEM, USER, ASSISTANT, UNKNOWN = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,16 +273,6 @@ def _loaders(format: str) -> list[Trainer]:
     return [trainer for trainer in TRAINERS if format in trainer.loads]
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Of some rows: their tokens, what is wrong with how many of them, and the first such row."""
-
-    tokens: np.ndarray  # int64[rows]
-    wrong: dict[str, tuple[int, int]] = field(default_factory=dict)
-    strangers: set[str] = field(default_factory=set)
-    error: str | None = None
-
-
 def _check_rows(
     files: Sequence[_File],
     found: Checked,
@@ -301,20 +282,20 @@ def _check_rows(
 ) -> None:
     """What the rows themselves tell."""
     readable = [file for file in files if _mistyped(file.schema, found.format) is None]
-    jobs = [(file, n) for file in readable for n in range(len(file.footer.groups))]
+    groups = [group for file in readable for group in _groups(file)]
     wrong: dict[str, tuple[int, str]] = {}
     strangers: set[str] = set()
     tokens = []
     with ThreadPoolExecutor(threads) as pool:
-        each = pool.map(partial(_check_group, format=found.format, counter=counter), jobs)
-        for (file, _), rows in zip(jobs, each, strict=True):
+        each = pool.map(partial(check_group, format=found.format, counter=counter), groups)
+        for (path, _, _), rows in zip(groups, each, strict=True):
             tokens.append(rows.tokens)
             strangers |= rows.strangers
             for what, (count, row) in rows.wrong.items():
-                before, place = wrong.get(what, (0, f"{file.path}: row {row:,}"))
+                before, place = wrong.get(what, (0, f"{path}: row {row:,}"))
                 wrong[what] = before + count, place
             if rows.error is not None:
-                found.problems.append(Problem(str(file.path), rows.error, "every trainer"))
+                found.problems.append(Problem(str(path), rows.error, "every trainer"))
     found.tagged = wrong.pop(TAGGED, (0, ""))[0]
     found.problems += _row_problems(wrong, strangers, found.format)
     lengths = np.concatenate(tokens) if tokens else np.zeros(0, np.int64)
@@ -323,8 +304,12 @@ def _check_rows(
         found.overlong = list(_overlong(lengths, found.format, limits))
 
 
-EMPTY, NULL, ROLE, ORDER, SILENT = "no messages", "null", "role", "order", "silent"
-TAGGED = "tagged"
+def _groups(file: _File) -> Iterator[tuple[Path, int, int]]:
+    """The row groups of a file as `check_group` is given them."""
+    row = 0
+    for number, group in enumerate(file.footer.groups):
+        yield file.path, number, row
+        row += group.rows
 
 
 def _row_problems(
@@ -350,113 +335,6 @@ def _row_problems(
         if what in wrong:
             count, place = wrong[what]
             yield Problem(place, f"the first of {count:,} rows that {line}", breaks)
-
-
-def _check_group(job: tuple[_File, int], *, format: str, counter: TokenCounter | None) -> _Rows:
-    """Check a row group, a few rows at a time."""
-    file, number = job
-    row = sum(group.rows for group in file.footer.groups[:number])
-    tokens, found = [], _Rows(np.zeros(0, np.int64))
-    try:
-        with pq.ParquetFile(file.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as opened:
-            for batch in opened.iter_batches(
-                READ_ROWS, row_groups=[number], columns=list(COLUMNS[format]), use_threads=False
-            ):
-                talks = [_Talk(batch.column(name), format) for name in COLUMNS[format]]
-                tokens.append(sum(talk.tokens(counter) for talk in talks))
-                for what, rows in _wrong(talks, format).items():
-                    count, first = found.wrong.get(what, (0, row + int(rows.argmax())))
-                    if rows.any():
-                        found.wrong[what] = count + int(rows.sum()), first
-                found.strangers.update(*(talk.strangers() for talk in talks))
-                row += batch.num_rows
-    except (ShardError, *UNREADABLE) as error:
-        found.error = f"row group {number} cannot be read: {first_line(error)}"
-    found.tokens = np.concatenate(tokens) if tokens else found.tokens
-    return found
-
-
-class _Talk:
-    """The messages of some rows: how many each row has, who speaks, and what is said."""
-
-    def __init__(self, column: pa.Array, format: str) -> None:
-        role, content = FIELDS[format]
-        messages = column.flatten()
-        self.rows = _integers(pc.list_value_length(column))
-        self.bounds = np.concatenate([[0], np.cumsum(self.rows)])
-        self.names = pc.struct_field(messages, role)
-        self.texts = pc.cast(pc.struct_field(messages, content), pa.string())
-        roles = pc.index_in(self.names, pa.array(ROLES[format], self.names.type))
-        self.roles = np.asarray(pc.fill_null(roles, UNKNOWN))  # int32[messages]
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums over the messages of each row: int64[rows] of any number for each message."""
-        running = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-        sums: np.ndarray = np.diff(running[self.bounds])
-        return sums
-
-    def tokens(self, counter: TokenCounter | None) -> np.ndarray:
-        """Tokens of what is said: int64[rows]."""
-        if counter is None:
-            return estimate_tokens(self.sums(_integers(pc.binary_length(self.texts))))
-        return self.sums(counter.count(self.texts))
-
-    def strangers(self) -> list[str]:
-        """Roles that no trainer knows."""
-        unknown = self.names.filter(pa.array(self.roles == UNKNOWN)).drop_null()
-        others: list[str] = pc.unique(unknown).to_pylist()
-        return others
-
-    def of_assistant(self, flags: pa.Array) -> np.ndarray:
-        """Messages of the assistant, of each row, for which this holds: int64[rows]."""
-        held = np.asarray(pc.fill_null(flags, False))
-        return self.sums(held & (self.roles == ASSISTANT))
-
-    def in_turn(self, *, last: int) -> np.ndarray:
-        """Whether user and assistant speak in turn after the system, up to `last`: bool[rows]."""
-        starts = np.repeat(self.bounds[:-1], self.rows)
-        place = np.arange(len(self.roles)) - starts
-        opening = self.sums((place == 0) & (self.roles == SYSTEM))
-        place -= np.repeat(opening, self.rows)
-        expected = np.where(place % 2, ASSISTANT, USER)
-        wrong = self.sums((place >= 0) & (self.roles != expected))
-        spoken = self.rows - opening
-        in_turn: np.ndarray = (wrong == 0) & (spoken > 0) & (spoken % 2 == (last == USER))
-        return in_turn
-
-
-def _integers(array: pa.Array) -> np.ndarray:
-    return np.asarray(pc.fill_null(array, 0)).astype(np.int64)
-
-
-def _wrong(talks: Sequence[_Talk], format: str) -> dict[str, np.ndarray]:
-    """Which rows have what wrong with them: bool[rows] each."""
-    found = {EMPTY: [talk.rows == 0 for talk in talks]}
-    for what in (NULL, ROLE, SILENT, TAGGED):
-        found[what] = []
-    for talk in talks:
-        absent = np.asarray(pc.or_(pc.is_null(talk.names), pc.is_null(talk.texts)))
-        unknown = (talk.roles == UNKNOWN) & ~np.asarray(pc.is_null(talk.names))
-        found[NULL].append(talk.sums(absent) > 0)
-        found[ROLE].append(talk.sums(unknown) > 0)
-        said = pc.match_substring_regex(talk.texts, r"\S")
-        found[SILENT].append(talk.of_assistant(pc.invert(said)) > 0)
-        for tag in ("<think>", "</think>"):
-            # A regex, as it looks for `<` alone: a hundred times as fast as the plain function.
-            twice = pc.greater(pc.count_substring_regex(talk.texts, tag), 1)
-            found[TAGGED].append(talk.of_assistant(twice) > 0)
-    flags = {what: np.logical_or.reduce(each) for what, each in found.items()}
-    flags[ORDER] = ~_ordered(talks, format) & ~flags[EMPTY] & ~flags[ROLE] & ~flags[NULL]
-    return flags
-
-
-def _ordered(talks: Sequence[_Talk], format: str) -> np.ndarray:
-    if format != "prompt-completion":
-        return talks[0].in_turn(last=ASSISTANT)
-    prompt, completion = talks
-    answers = completion.sums(completion.roles == ASSISTANT)
-    ordered: np.ndarray = prompt.in_turn(last=USER) & (answers == 1) & (completion.rows == 1)
-    return ordered
 
 
 def _lengths(tokens: np.ndarray, *, estimated: bool) -> Lengths:

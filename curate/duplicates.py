@@ -28,9 +28,9 @@ class TraceHashes:
     """Hashes traces, from any number of threads; loads the kernel when made."""
 
     def __init__(self) -> None:
-        from curate.native import ngrams
+        from curate.native import hashing
 
-        self._hash_texts = ngrams.hash_texts
+        self._hash_texts = hashing.hash_texts
 
     def add(self, traces: pa.Array | Spans) -> np.ndarray:
         """
@@ -62,9 +62,9 @@ class SeenHashes:
     """The hashes of all rows so far, in at most 48 bytes a row."""
 
     def __init__(self) -> None:
-        from curate.native import ngrams
+        from curate.native import hashing
 
-        self._kernels = ngrams
+        self._kernels = hashing
         self._table = np.zeros((FIRST_SLOTS, 2), np.uint64)
         self._state = np.zeros(2, np.int64)
 

@@ -139,7 +139,7 @@ def _tokens(counter: TokenCounter) -> Compute:
 def _grades(grade: Callable[..., list[str | None]], reader: TraceReader, gold: str) -> Compute:
     def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
         answers = reader.answers(batch, found)
-        golds = beside(batch.column(gold), found).cast(pa.string())
+        golds = beside(batch.column(gold), found, gold).cast(pa.string())
         truncated = (found.verdicts == UNCLOSED).tolist()
         grades = grade(_texts(answers), golds.to_pylist(), truncated)
         return [pa.array(grades, pa.string())]
@@ -154,7 +154,7 @@ def _texts(answers: pa.Array | None) -> list[str | None]:
 
 def _overlap(benchmarks: Benchmarks, problem: str) -> Compute:
     def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
-        coverage, items = benchmarks.overlap(beside(batch.column(problem), found))
+        coverage, items = benchmarks.overlap(beside(batch.column(problem), found, problem))
         by = [
             benchmarks.describe(int(item)) if share >= CONTAMINATED else None
             for share, item in zip(coverage.tolist(), items.tolist(), strict=True)

@@ -19,8 +19,11 @@ OPEN_COLUMN = {"think", "harmony"}
 def fault(layout: Layout, schema: pa.Schema) -> str | None:
     """Why a schema is not of a layout, None if it is."""
     wrong = _unknown(schema, layout.column) or _wrong_trace(layout, schema)
-    for name in (layout.complete, layout.correct, layout.prompt, layout.system):
+    for name in (layout.complete, layout.correct, layout.prompt, layout.system, *layout.parallel):
         wrong = wrong or (None if name is None else _unknown(schema, name))
+    for name in layout.parallel:
+        if wrong is None and not is_list(schema.field(name).type):
+            wrong = f"column `{name}` is not a list, found {schema.field(name).type}"
     return wrong or _wrong_complete(layout, schema) or _wrong_answer(layout, schema)
 
 
@@ -70,7 +73,8 @@ def usual(layout: Layout, schema: pa.Schema) -> Layout:
 def _unknown(schema: pa.Schema, name: str) -> str | None:
     count = len(schema.get_all_field_indices(name))
     if count == 0:
-        return f"no column `{name}`"
+        listed = ", ".join(f"`{known}`" for known in schema.names) or "no columns"
+        return f"no column `{name}`, found {listed}"
     return f"{count} columns are called `{name}`, expected one" if count > 1 else None
 
 
@@ -82,7 +86,7 @@ def _wrong_trace(layout: Layout, schema: pa.Schema) -> str | None:
         kind = kind.value_type
     for name in (*layout.turn, *layout.answer_turn):
         if not _holds_text(kind, (name,)):
-            return f"column `{layout.column}` has messages without a text `{name}`"
+            return f"column `{layout.column}` has messages without a text `{name}`, found {kind}"
     found = _leaf(kind, layout.fields)
     if found is None:
         return f"column `{layout.column}` has no field `{'.'.join(layout.fields)}`, found {kind}"
@@ -121,8 +125,8 @@ def detect(schema: pa.Schema, sample: pa.RecordBatch, where: str) -> tuple[Layou
     if not chosen:
         listed = ", ".join(f"`{name}`" for name in schema.names) or "no columns"
         raise LayoutError(
-            f"{where}: no column `trace`, and no layout fits, found {listed}; --column names a "
-            "text column, --preset or --layout say where else the traces are"
+            f"{where}: no column `trace` of text, and no layout fits, found {listed}; --column "
+            "names a text column, --preset or --layout say where else the traces are"
         )
     listed = ", ".join(f"{layout.name} (column `{layout.trace}`)" for layout, _ in chosen)
     raise LayoutError(

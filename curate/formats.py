@@ -72,14 +72,14 @@ class OneElement:
         columns = []
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if name in self._lists:
-                columns.append(_lists_of_one(column, found))
+                columns.append(_lists_of_one(column, found, name))
             else:
                 columns.append(column.take(pa.array(found.rows)))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
-def _lists_of_one(column: pa.Array, found: Traces) -> pa.Array:
-    values = beside(column, found)
+def _lists_of_one(column: pa.Array, found: Traces, name: str) -> pa.Array:
+    values = beside(column, found, name)
     there = np.asarray(column.is_valid()).astype(np.bool_)[found.rows]
     sizes = (there & (found.texts >= 0)).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -156,7 +156,7 @@ class Conversations:
 
     def _value(self, column: pa.Array, name: str, found: Traces) -> pa.Array:
         if name in self._layout.lists_beside and is_list(column.type):
-            return beside(column, found)
+            return beside(column, found, name)
         return column.take(pa.array(found.rows))
 
     def _contents(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:

@@ -1,32 +1,26 @@
 """
 What a file of JSON Lines holds: learnt by reading all of it once, as it has no footer.
 
-Each line is an object or blank, in UTF-8. A column has one type in all lines: null or missing goes
-with any, integers become doubles beside numbers with a fraction, the fields of objects and the
-elements of lists follow the same rule. All else is an error that names the line. Text stays text,
-also where it looks like a date. `NaN` and `Infinity` are doubles, as Python writes them.
+Each line is an object or blank, in UTF-8. A column has one type in all lines, by the rule of
+`curate.jsontypes`. All else is an error that names the line. Text stays text, also where it looks
+like a date. `NaN` and `Infinity` are doubles, as Python writes them.
 
 Blocks of lines are read by Arrow. What it refuses, or might not have read exactly, is decided line
-by line by the interpreter's own parser.
+by line by `curate.jsonstrict`.
 """
 
 import hashlib
-import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from math import isinf
 from threading import Event
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.corpus import Shard
-from curate.errors import CurateError, SchemaError, ShardError, TooLargeError
+from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.jsonreading import (
     JsonGroup,
     JsonIndex,
@@ -35,8 +29,9 @@ from curate.jsonreading import (
     parse,
     parse_mixed,
     read_blocks,
-    without_null,
 )
+from curate.jsonstrict import MAX_DEPTH, kind_of, read_line, rough_kind
+from curate.jsontypes import EXACT, LineError, key_path, unified, without_null
 from curate.parallel import CancelledError
 from curate.rawfooter import UNREADABLE, first_line
 
@@ -49,28 +44,14 @@ LINE_COPIES = 6
 MAX_LINE_BYTES = 1 << 30
 """What Arrow's offsets of text, and its blocks, have room for."""
 
-MAX_KEYS = 4096
-"""In the objects of one column, counted over all lines: a row takes room for each of them."""
-
-MAX_DEPTH = 100
-"""Of lists and objects in one another: far above what is of use, far below what ends a process."""
-
 BLOCK_ROWS = 1024
 """Lines looked at together."""
 
 MANY_BRACKETS = 2000
 """In one line; below that Arrow's parser, which descends into them, has stack enough."""
 
-EXACT = 1 << 53
-"""Integers up to it are the same as doubles."""
-
 BLANK = b" \t\r\n"
 """What JSON takes for white space."""
-
-BEYOND = 1 << 64
-"""Stands for a number that is beyond int64 or double: it is refused."""
-
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 BOM = b"\xef\xbb\xbf"
 
@@ -138,7 +119,7 @@ def unify(
     for number, index in indexes.items():
         try:
             columns.learn(pa.struct(list(index.schema)), set(index.wide))
-        except _LineError as error:
+        except LineError as error:
             wrong[number] = SchemaError(f"{shards[number].path}: {error}{columns.hint(error)}")
     return pa.schema([(f.name, without_null(f.type)) for f in columns.schema]), wrong
 
@@ -178,14 +159,6 @@ class _DoubtError(Exception):
     """Arrow may not have read what stands there."""
 
 
-class _LineError(Exception):
-    """What is wrong with a line, as what it is raised, and the path of a column that is mixed."""
-
-    def __init__(self, kind: type[CurateError], what: str, mixed: str = "") -> None:
-        super().__init__(what)
-        self.kind, self.mixed = kind, mixed
-
-
 @dataclass(slots=True)
 class _Columns:
     """
@@ -210,7 +183,7 @@ class _Columns:
             table, wide = _read_fast(block, lines)
             self.learn(_kind_of_table(table), wide)
             return table
-        except (_DoubtError, _LineError, pa.ArrowException, ValueError):
+        except (_DoubtError, LineError, pa.ArrowException, ValueError):
             self._add_each(block)
             return self._read_again(block)
 
@@ -224,20 +197,20 @@ class _Columns:
         return pa.schema(list(kinds.items()))
 
     def learn(self, found: pa.StructType, wide: set[str]) -> None:
-        """Learn of some rows, as one struct. Raises _LineError."""
+        """Learn of some rows, as one struct. Raises LineError."""
         place = found.get_field_index(self.text) if self.text else -1
         text = pa.null() if place < 0 else found.field(place).type
         kinds = {each.name: each.type for each in found}
         if place >= 0:
             kinds[self.text] = pa.null()
-        self.kind = _unified("", self.kind, pa.struct(list(kinds.items())), self.wide | wide)
+        self.kind = unified("", self.kind, pa.struct(list(kinds.items())), self.wide | wide)
         self.wide |= wide
         if pa.types.is_string(text):
             self.strings = True
         elif not pa.types.is_null(text):
             self.other = text
 
-    def hint(self, error: _LineError) -> str:
+    def hint(self, error: LineError) -> str:
         """What to do about a column that is text on some lines only, if it could be the traces."""
         if self.text is not None or error.mixed not in self.kind.names:
             return ""
@@ -248,15 +221,15 @@ class _Columns:
         for number, line in enumerate(block.split(b"\n"), self.line):
             if text := line.strip(BLANK):
                 try:
-                    row, known = _read_line(text), pa.null()
+                    row, known = read_line(text), pa.null()
                     if self.text and not isinstance(row.get(self.text), str | None):
-                        known = _rough_kind(row.pop(self.text))
+                        known = rough_kind(row.pop(self.text))
                     wide: set[str] = set()
-                    kind = _kind_of(row, "", wide)
+                    kind = kind_of(row, "", wide)
                     if not pa.types.is_null(known):
                         kind = pa.struct([*kind, (self.text, known)])
                     self.learn(kind, wide)
-                except _LineError as error:
+                except LineError as error:
                     what = f"line {number:,}: {error}{self.hint(error)}"
                     raise error.kind(f"{self.path}: {what}") from None
 
@@ -289,7 +262,7 @@ def _read_fast(block: bytes, lines: Sequence[bytes]) -> tuple[pa.Table, set[str]
         raise _DoubtError
     wide: set[str] = set()
     for name, column in zip(table.column_names, table.columns, strict=True):
-        wide.update(_wide_paths(_below("", name), column.chunk(0), 1))
+        wide.update(_wide_paths(key_path("", name), column.chunk(0), 1))
     return table, wide
 
 
@@ -305,17 +278,13 @@ def _wide_paths(path: str, array: pa.Array, depth: int) -> Iterator[str]:
         yield from _wide_paths(f"{path}[]", array.flatten(), depth + 1)
     elif pa.types.is_struct(array.type):
         for below, values in zip(array.type, array.flatten(), strict=True):
-            yield from _wide_paths(_below(path, below.name), values, depth + 1)
+            yield from _wide_paths(key_path(path, below.name), values, depth + 1)
     elif pa.types.is_int64(array.type):
         if pc.any(pc.or_(pc.greater(array, EXACT), pc.less(array, -EXACT))).as_py():
             yield path
     elif pa.types.is_float64(array.type):
         if not pc.all(pc.less(pc.abs(array), float(EXACT))).as_py():  # NaN too: Arrow takes `-NaN`
             raise _DoubtError
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _kind_of_table(table: pa.Table) -> pa.StructType:
@@ -331,144 +300,3 @@ def _as_text(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         return pa.struct([(each.name, _as_text(each.type)) for each in kind])
     return kind
-
-
-def _unified(path: str, known: pa.DataType, found: pa.DataType, wide: set[str]) -> pa.DataType:
-    """The type that holds what two hold. Raises _LineError where there is none."""
-    if known == found or pa.types.is_null(found):
-        return known
-    if pa.types.is_null(known):
-        return found
-    if pa.types.is_list(known) and pa.types.is_list(found):
-        return pa.list_(_unified(f"{path}[]", known.value_type, found.value_type, wide))
-    if pa.types.is_struct(known) and pa.types.is_struct(found):
-        kinds = {each.name: each.type for each in known}
-        for each in found:
-            old = kinds.get(each.name, pa.null())
-            kinds[each.name] = _unified(_below(path, each.name), old, each.type, wide)
-        if len(kinds) > MAX_KEYS:
-            where = f"column `{path}`" if path else "rows"
-            what = f"{where}: expected at most {MAX_KEYS:,} different keys, found more"
-            raise _LineError(SchemaError, what)
-        return pa.struct(list(kinds.items()))
-    if {known, found} != {pa.int64(), pa.float64()}:
-        raise _LineError(
-            SchemaError,
-            f"column `{path}` is {_name(found)}, expected {_name(known)} as before",
-            path if pa.string() in (known, found) else "",
-        )
-    if path in wide:
-        raise _LineError(
-            SchemaError,
-            f"column `{path}` holds numbers with a fraction and integers beyond 2**53, expected "
-            f"such as either int64 or double can hold",
-        )
-    return pa.float64()
-
-
-def _name(kind: pa.DataType) -> str:
-    """A type in JSON's words."""
-    if pa.types.is_list(kind):
-        return "an array"
-    if pa.types.is_struct(kind):
-        return "an object"
-    names = {pa.string(): "a string", pa.bool_(): "true or false", pa.null(): "null"}
-    return names.get(kind, "a number")
-
-
-def _read_line(line: bytes) -> dict[str, Any]:
-    """A line's object. Raises _LineError where it is none."""
-    if line.startswith(b"["):
-        raise _LineError(
-            ShardError,
-            "expected a JSON object, found an array; a file that is one array has to be written "
-            "one element to a line",
-        )
-    try:
-        value = _DECODER.decode(line.decode())
-    except UnicodeDecodeError as error:
-        raise _LineError(ShardError, f"not UTF-8 at byte {error.start + 1:,} of it") from None
-    except json.JSONDecodeError as error:
-        what = f"not a JSON object: {error.msg} at character {error.pos + 1:,}"
-        raise _LineError(ShardError, what) from None
-    except RecursionError:
-        raise _too_deep() from None
-    if not isinstance(value, dict):
-        raise _LineError(ShardError, "expected a JSON object, found a single value")
-    return value
-
-
-def _too_deep() -> _LineError:
-    return _LineError(ShardError, f"expected at most {MAX_DEPTH} levels of arrays and objects")
-
-
-def _kind_of(value: Any, path: str, wide: set[str], depth: int = 0) -> pa.DataType:
-    """The type of a value of JSON. Raises _LineError where it has none; adds to `wide`."""
-    if depth > MAX_DEPTH:
-        raise _too_deep()
-    if isinstance(value, dict):
-        kinds = []
-        for name, below in value.items():
-            _check_text(name, path)
-            kinds.append((name, _kind_of(below, _below(path, name), wide, depth + 1)))
-        return pa.struct(kinds)
-    if isinstance(value, list):
-        path = f"{path}[]"
-        each = [_kind_of(below, path, wide, depth + 1) for below in value]
-        return pa.list_(
-            reduce(lambda one, other: _unified(path, one, other, wide), each, pa.null())
-        )
-    if isinstance(value, str):
-        _check_text(value, path)
-        return pa.string()
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise _LineError(
-            SchemaError, f"column `{path}` holds a number beyond what int64 or double can hold"
-        )
-    if isinstance(value, int) and abs(value) > EXACT:
-        wide.add(path)
-    return _SCALARS[type(value)]
-
-
-def _rough_kind(value: Any, depth: int = 0) -> pa.DataType:
-    """About the type of a value that is read as text; it must not be too deep, or too large."""
-    if depth > MAX_DEPTH:
-        raise _too_deep()
-    if isinstance(value, int) and value == BEYOND:
-        raise _LineError(SchemaError, "expected numbers that int64 or double can hold")
-    if isinstance(value, dict | list):
-        for below in value.values() if isinstance(value, dict) else value:
-            _rough_kind(below, depth + 1)
-        return pa.struct([]) if isinstance(value, dict) else pa.list_(pa.null())
-    return pa.string() if isinstance(value, str) else _SCALARS[type(value)]
-
-
-_SCALARS = {type(None): pa.null(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-
-
-def _check_text(text: str, path: str) -> None:
-    if SURROGATE.search(text):
-        raise _LineError(
-            ShardError,
-            f"column `{path}` is no text: it holds half of a surrogate pair (\\ud800 to \\udfff)",
-        )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        twice = next(name for name, times in Counter(n for n, _ in pairs).items() if times > 1)
-        raise _LineError(ShardError, f"`{twice}` stands twice in one object")
-    return value
-
-
-def _integer(token: str) -> int:
-    return int(token) if len(token) <= 20 else BEYOND
-
-
-def _double(token: str) -> float:
-    value = float(token)
-    return BEYOND if isinf(value) else value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_double)

@@ -18,6 +18,7 @@ import pyarrow.json as pj
 
 from curate.corpus import Shard
 from curate.errors import SchemaError, ShardError, TooLargeError
+from curate.jsontypes import is_readable, parsed_type, without_null
 from curate.rawfooter import UNREADABLE, first_line
 
 BLOCK_BYTES = 1 << 20
@@ -25,9 +26,6 @@ BLOCK_BYTES = 1 << 20
 
 BUFFER_BYTES = 4 << 20
 """Read from the file at once."""
-
-WIDENED = {(pa.int64(), pa.float64()), (pa.string(), pa.large_string())}
-"""What a column may be in a file, and in the corpus, with nothing lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,10 +326,10 @@ def parsed_schema(shard: Shard, index: JsonIndex, wanted: pa.Schema, origin: str
         kind = found.field(field.name).type
         if index.mixed and field.name == index.text and _is_string(field.type):
             kind = pa.string()
-        if not field.nullable or not _is_readable(kind, field.type):
+        if not field.nullable or not is_readable(kind, field.type):
             what = f"column `{field.name}` is {kind}, expected {described(field)}{origin}"
             raise SchemaError(f"{shard.path}: {what}")
-        fields.append((field.name, without_null(_parsed_type(kind, field.type))))
+        fields.append((field.name, without_null(parsed_type(kind, field.type))))
     return pa.schema(fields)
 
 
@@ -342,43 +340,6 @@ def described(field: pa.Field) -> str:
 
 def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_readable(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether all that is of one type can be read as the other, with nothing lost."""
-    if found == wanted or pa.types.is_null(found):
-        return True
-    if pa.types.is_list(found) and pa.types.is_list(wanted):
-        nullable = wanted.value_field.nullable
-        return nullable and _is_readable(found.value_type, wanted.value_type)
-    if pa.types.is_struct(found) and pa.types.is_struct(wanted):
-        known = {field.name: field.type for field in wanted if field.nullable}
-        inside = all(f.name in known and _is_readable(f.type, known[f.name]) for f in found)
-        return inside and len(known) == wanted.num_fields
-    return (found, wanted) in WIDENED
-
-
-def _parsed_type(found: pa.DataType, wanted: pa.DataType) -> pa.DataType:
-    """The wanted type, but integers as such: a parser would round them, which a cast refuses."""
-    if pa.types.is_int64(found):
-        return found
-    if pa.types.is_list(found):
-        return pa.list_(_parsed_type(found.value_type, wanted.value_type))
-    if pa.types.is_struct(found):
-        known = {field.name: field.type for field in found}
-        return pa.struct(
-            [(f.name, _parsed_type(known.get(f.name, f.type), f.type)) for f in wanted]
-        )
-    return wanted
-
-
-def without_null(kind: pa.DataType) -> pa.DataType:
-    """A type for the parser, which (26.0) counts nulls wrongly where it is told of nothing else."""
-    if pa.types.is_list(kind):
-        return pa.list_(without_null(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, without_null(field.type)) for field in kind])
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -41,6 +41,7 @@ THINK = ("<think>", "</think>")
 
 SHAPE = {
     "name": str,
+    "flat": bool,
     "description": str,
     "trace": str,
     "elements": bool,
@@ -72,14 +73,20 @@ EXPECTED = dict.fromkeys(SHAPE, TEXT) | {
     "covers": TEXTS,
 }
 """What each key holds, in words."""
+KEYS = {*SHAPE} - {"name", "flat"}
+"""Those of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where traces are; see the module. Names are columns, with fields of structs below them."""
+    """
+    Where traces are; see the module. Names are columns, with fields of structs below them, or
+    nothing but columns if it is `flat`, as the plain one is.
+    """
 
     name: str
     trace: str
+    flat: bool = False
     description: str = ""
     elements: bool = False
     turn: Turn = field(default_factory=dict)
@@ -115,7 +122,7 @@ class Layout:
     @property
     def is_nested(self) -> bool:
         """Whether dots in `trace` lead into structs; in a plain column's name they are letters."""
-        return self.name != "plain"
+        return not self.flat
 
     @property
     def tag_bytes(self) -> tuple[bytes, bytes]:
@@ -174,6 +181,8 @@ def _renamed(layout: Layout, column: str) -> Layout:
 
 def plain(column: str) -> Layout:
     """The layout of a text column that holds the trace and nothing else."""
+    if not column:
+        raise LayoutError("--column: expected the name of a column, found nothing")
     return replace(preset("plain"), trace=column)
 
 
@@ -188,7 +197,7 @@ def preset(name: str) -> Layout:
     if name not in preset_names():
         known = ", ".join(preset_names())
         raise LayoutError(f"--preset: expected one of {known}, found {name!r}")
-    return parse(source(name), name, f"preset {name}")
+    return replace(parse(source(name), name, f"preset {name}"), flat=name == "plain")
 
 
 def source(name: str) -> str:
@@ -214,17 +223,14 @@ def parse(text: str, name: str, where: str) -> Layout:
         given = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LayoutError(f"{where}: not TOML: {error}") from None
-    if "name" in given:
-        raise LayoutError(f"{where}: unknown key `name`; a layout is called as its file is")
+    for key in given:
+        if key not in KEYS:
+            raise LayoutError(f"{where}: unknown key `{key}`, known: {', '.join(sorted(KEYS))}")
     return from_dict({**given, "name": name}, where)
 
 
 def from_dict(given: Mapping[str, Any], where: str) -> Layout:
     """A layout from what JSON or TOML holds. Raises LayoutError."""
-    known = {each.name for each in fields(Layout)}
-    for key in given:
-        if key not in known:
-            raise LayoutError(f"{where}: unknown key `{key}`, known: {', '.join(sorted(known))}")
     if not given.get("trace"):
         raise LayoutError(f"{where}: expected `trace`, the column or field that the traces are in")
     told = Layout(name="", trace="").as_dict() | dict(given)
@@ -257,9 +263,11 @@ def _check(layout: Layout, where: str) -> None:
         raise LayoutError(
             f"{where}: untagged: expected `missing` or `unclosed`, found {layout.untagged!r}"
         )
-    for turn in (layout.turn, layout.answer_turn):
-        if not all(turn.values()):
-            raise LayoutError(f"{where}: expected a value for each field of a turn, found none")
+    _check_names(layout, where)
+    for key in ("turn", "answer_turn"):
+        for name, values in getattr(layout, key).items():
+            if not values:
+                raise LayoutError(f"{where}: {key}: expected values of `{name}`, found none")
     _check_pairs(layout, where)
     for name in ("answer", "complete", "correct", "prompt", "system"):
         value = getattr(layout, name)
@@ -270,16 +278,38 @@ def _check(layout: Layout, where: str) -> None:
         raise LayoutError(f"{where}: answer: expected a field of the messages in `{layout.column}`")
 
 
+def _check_names(layout: Layout, where: str) -> None:
+    """Raise LayoutError for the name of a column or field that is empty."""
+    for key in ("trace", "answer", "prompt", "system", "complete", "correct"):
+        name = getattr(layout, key)
+        if name is not None and not all([name] if layout.flat else name.split(".")):
+            raise LayoutError(f"{where}: {key}: expected a column or field, found {name!r}")
+
+
+def with_answer(layout: Layout, column: str) -> Layout:
+    """The same layout with the answers in a column. Raises LayoutError."""
+    if layout.turn:
+        what = f"expected without layout {layout.name}, whose answers are in messages"
+        raise LayoutError(f"--answer: {what}")
+    found = replace(layout, answer=column)
+    _check(found, "--answer")
+    return found
+
+
 def _check_pairs(layout: Layout, where: str) -> None:
     """Raise LayoutError where one key asks for another, or keeps it from meaning anything."""
     given = {each.name for each in fields(Layout) if getattr(layout, each.name) != each.default}
     given -= {name for name in ("turn", "answer_turn") if not getattr(layout, name)}
-    for name, other in (("elements", "turn"), ("complete", "turn"), ("answer_tags", "answer")):
+    for name, other in (
+        *(("elements", "turn"), ("complete", "turn"), ("answer_tags", "answer")),
+        ("complete", "untagged"),
+    ):
         if {name, other} <= given:
             raise LayoutError(f"{where}: expected `{name}` or `{other}`, found both")
     for name, other in (
         *(("answer_turn", "turn"), ("answer_turn", "answer"), ("answer_tags", "tags")),
-        *(("special", "tags"), ("untagged", "tags"), ("parallel", "elements")),
+        *(("special", "tags"), ("untagged", "tags"), ("complete", "tags")),
+        ("parallel", "elements"),
     ):
         if name in given and other not in given:
             raise LayoutError(f"{where}: expected `{other}` with `{name}`")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from curate import card, journal, manifest, output
 from curate.deciding import KeptRows, decide_all
 from curate.deriving import Deriving
-from curate.emit import Emission, Extra, Stretch, plan_shards
+from curate.emit import Emission, Extra
 from curate.errors import CurateError
 from curate.facts import with_facts
 from curate.featurefiles import FeatureFiles, file_chunks
@@ -33,6 +33,7 @@ from curate.memory import check_bound
 from curate.planning import Asked, Plan
 from curate.run import Report, Run, Running, report_again, report_of
 from curate.selection import Decider
+from curate.shardplan import Stretch, plan_shards
 from curate.sidecars import ParquetSink
 from curate.status import forget
 from curate.summary import Cut, new_cut

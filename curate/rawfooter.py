@@ -25,6 +25,10 @@ MAX_GROUP_ROWS = 1 << 26
 UNREADABLE = (OSError, pa.ArrowException, ValueError, OverflowError)
 """What pyarrow raises over files that are not sound; ValueError over names that are not UTF-8."""
 
+LISTS = (
+    *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+    *(pa.types.is_list_view, pa.types.is_large_list_view),
+)
 BYTE_ARRAY = 6  # parquet.thrift, Type
 CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 5: "lz4_raw", 6: "zstd", 7: "lz4_raw"}
 """parquet.thrift, CompressionCodec, as pyarrow calls them; None where there is nothing to undo."""
@@ -109,7 +113,7 @@ def _names(fields: Iterable[pa.Field], parent: str = "") -> Iterator[str]:
     """The names of the leaves below some fields, in the order that Parquet has them."""
     for field in fields:
         name, kind = f"{parent}{field.name}", field.type
-        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        while any(is_a(kind) for is_a in LISTS):
             kind = kind.value_type
         if pa.types.is_map(kind):
             yield from _names([kind.key_field, kind.item_field], f"{name}.")

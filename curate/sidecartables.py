@@ -26,7 +26,7 @@ class SidecarTables:
 
     def beside(self, batch: pa.RecordBatch, found: Traces) -> pa.Table:
         """The columns beside the traces of a batch, one row for each. Raises RowError."""
-        columns = {name: beside(batch.column(name), found) for name in self._columns.each()}
+        columns = {name: beside(batch.column(name), found, name) for name in self._columns.each()}
         return pa.table(columns) if columns else pa.table({"": pa.nulls(len(found))})
 
     def features(self, shard: Shard, besides: pa.Table, measured: Sequence[Measured]) -> pa.Table:

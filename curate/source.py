@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 
 from curate import manifest
 from curate.corpus import Shard, find_corpus, reopen
-from curate.errors import LayoutError, ShardError
+from curate.errors import ShardError
 from curate.fitting import detect, fault, usual
 from curate.footers import (
     Footer,
@@ -19,7 +19,7 @@ from curate.footers import (
     read_indexes,
     text_column,
 )
-from curate.layout import Layout, Where, from_dict, plain
+from curate.layout import Layout, Where, from_dict, plain, with_answer
 from curate.reading import read_sample, read_schema
 from curate.skipping import Skipped, Skips
 from curate.units import Columns, limited
@@ -88,10 +88,7 @@ def open_source(
     indexes = read_indexes(corpus.shards, text, skips, memory)
     layout, detected = _layout(where, given, corpus.shards, indexes)
     if where.answer is not None:
-        if layout.turn:
-            what = f"expected without layout {layout.name}, whose answers are in messages"
-            raise LayoutError(f"--answer: {what}")
-        layout = replace(layout, answer=where.answer)
+        layout = with_answer(layout, where.answer)
     if columns.correct is None:
         columns = replace(columns, correct=layout.correct)
     footers = read_footers(

@@ -145,14 +145,15 @@ class TraceReader:
         assert layout.answer is not None
         column, *names = layout.answer.split(".") if layout.is_nested else [layout.answer]
         if not layout.turn:
-            return beside(plain_text(below(batch.column(column), names)), found)
+            leaf = below(batch.column(column), names)
+            return beside(leaf if is_list(leaf.type) else plain_text(leaf), found, layout.answer)
         lists = batch.column(column)
         messages, texts = lists.flatten(), found.texts
         if layout.answer_turn:
             turns = np.flatnonzero(matching(messages, layout.answer_turn))
-            texts = np.full(len(lists), -1)
-            texts[list_rows(lists)[turns]] = turns
-            texts = np.where(texts > found.texts, texts, -1)
+            of_row = np.full(len(lists), -1)
+            of_row[list_rows(lists)[turns]] = turns
+            texts = np.where(of_row[found.rows] > found.texts, of_row[found.rows], -1)
         leaf = plain_text(below(messages, names))
         return leaf.take(pa.array(texts, mask=texts < 0))
 
@@ -222,10 +223,15 @@ class TraceReader:
 
     def _completed(self, found: Traces, batch: pa.RecordBatch) -> Traces:
         """A text without tags that is known to be cut off was cut off while thinking."""
-        untagged = (found.verdicts == MISSING) & (found.begins < found.stops)
-        if self.layout.complete is None or not untagged.any():
+        if self.layout.complete is None:
             return found
-        complete = beside(batch.column(self.layout.complete), found)
+        column, name = batch.column(self.layout.complete), self.layout.complete
+        if is_list(column.type):
+            check_sizes(column, found, name)
+        untagged = (found.verdicts == MISSING) & (found.begins < found.stops)
+        if not untagged.any():
+            return found
+        complete = beside(column, found, name)
         cut_off = np.asarray(pc.equal(complete, False).fill_null(False))
         return _left_open(found, cut_off & untagged)
 
@@ -293,23 +299,33 @@ def elements(lists: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, items, places
 
 
-def beside(column: pa.Array, found: Traces) -> pa.Array:
+def beside(column: pa.Array, found: Traces, name: str) -> pa.Array:
     """
     The value of a column beside each trace: that of its row, or its own of a list beside a list.
 
-    A list that is null gives nulls. Raises RowError where one is longer or shorter.
+    A list that is null gives nulls. Raises RowError, which names the column, where one is longer or
+    shorter.
     """
     if not is_list(column.type):
-        return column if len(column) == len(found) else column.take(pa.array(found.rows))
-    sizes = pc.list_value_length(column).fill_null(-1).to_numpy().astype(np.int64)
-    wrong = np.flatnonzero((sizes >= 0) & (sizes != found.per_row))
-    if len(wrong):
-        row = int(wrong[0])
-        raise RowError(row, f"a list of {sizes[row]:,} values beside {found.per_row[row]:,} texts")
+        if np.array_equal(found.rows, np.arange(len(column))):
+            return column
+        return column.take(pa.array(found.rows))
+    sizes = check_sizes(column, found, name)
     first = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
     there = (found.texts >= 0) & (sizes[found.rows] >= 0)
     places = np.where(there, first[found.rows] + found.items, 0)
     return column.flatten().take(pa.array(places, mask=~there))
+
+
+def check_sizes(lists: pa.Array, found: Traces, name: str) -> np.ndarray:
+    """The lengths of lists beside lists of texts, -1 for null: int64[rows]. Raises RowError."""
+    sizes: np.ndarray = pc.list_value_length(lists).fill_null(-1).to_numpy().astype(np.int64)
+    wrong = np.flatnonzero((sizes >= 0) & (sizes != found.per_row))
+    if len(wrong):
+        row = int(wrong[0])
+        texts = f"{found.per_row[row]:,} {'text' if found.per_row[row] == 1 else 'texts'}"
+        raise RowError(row, f"column `{name}` has a list of length {sizes[row]:,} beside {texts}")
+    return sizes
 
 
 class RowError(Exception):

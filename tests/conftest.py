@@ -15,8 +15,8 @@ from hypothesis import settings
 import curate
 from curate import __main__ as command_line
 from tests.command_line import write as write_corpus
-
-pytest.register_assert_rewrite("tests.broken_corpora")
+from tests.interruptions import end_all
+from tests.resumed_runs import prepare
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,6 +68,19 @@ def run_here(capfd, monkeypatch):
 def kernels():
     """Compiled beforehand, as a run that takes long says on stderr how far it is."""
     curate.measure(["a"])
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory):
+    """A corpus and runs over it, as of `resumed_runs.prepare`; to be copied, never changed."""
+    return prepare(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture
+def no_run_is_left():
+    """Whatever a test started ends with it."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="module")

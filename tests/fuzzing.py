@@ -17,6 +17,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -156,6 +157,7 @@ def manifest(work: Path) -> Made:
     from curate import manifest, native, output
     from curate.errors import CurateError, OutputError
     from curate.features import measured_fields, parse_delimiter
+    from curate.layout import from_dict
     from curate.skipping import Skipped
     from curate.units import Columns
 
@@ -179,10 +181,10 @@ def manifest(work: Path) -> Made:
             tuple((c, p.encode(), at_start) for c, p, at_start in record["lexicon"]["patterns"]),
             len(categories),
         )
-        try:
+        with suppress(CurateError):
             parse_delimiter(record["config"]["delimiter"])
-        except CurateError:
-            pass
+        with suppress(CurateError):
+            from_dict(record["config"]["layout"], "the scan's manifest")
 
     records = []
     for rule in ({}, {"keep": "branch_frac < 0.5", "within": ["teacher"]} | CUT):
@@ -250,6 +252,7 @@ def footer(work: Path) -> Made:
     """Any bytes as the footer of a sound file; one that is believed is planned for."""
     from curate.errors import CurateError
     from curate.footers import read_footers
+    from curate.layout import plain
     from curate.reading import open_shard
     from curate.skipping import OnError, Skips
 
@@ -262,7 +265,7 @@ def footer(work: Path) -> Made:
         skips = Skips(OnError())
         try:
             for columns in ([], ["id"]):
-                found = read_footers([shard], "trace", columns, whole_rows=True, skips=skips)
+                found = read_footers([shard], plain("trace"), columns, whole_rows=True, skips=skips)
             kept = found.each[0]
             with open_shard(shard, kept, ["trace", "id"]) as opened:
                 _, demands = opened.plan(range(len(kept.row_groups)), 2)

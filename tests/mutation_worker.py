@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 ADDRESS_SPACE = 6 << 30
 MEMORY = 1 << 30
 
+NOT_READ = {"empty", "missing", "not_text", "invalid_utf8"}
+"""Why a row that was read is not kept where all are asked for."""
+
 SCAN = {"id": "id", "teacher": "teacher", "carry": ["size"], "keep": "true"}
 
 
@@ -125,9 +128,9 @@ def judge(task, sound):
 
 
 def _whole(path, out):
-    """The rows of a sound file and their features."""
+    """The rows of a sound file, their features, and why some are not kept."""
     curate.scan(path, out=out, threads=1, **SCAN)
-    found = pq.read_table(path), _features(out)
+    found = pq.read_table(path), _features(out), _decided(out)["reason"].to_pylist()
     shutil.rmtree(out)
     return found
 
@@ -146,9 +149,10 @@ def _account(report, out, sound, beside):
     skipped = [one.as_dict() for one in report.skipped]
     details = "; ".join(one["detail"] for one in skipped)
     told = f"{report.rows}, {report.kept}, {report.rejected}, {report.quarantined}; {details}"
-    if report.rows != report.kept + sum(report.quarantined.values()) or report.rejected:
+    reasons = report.rejected | report.quarantined
+    if report.rows != report.kept + sum(reasons.values()) or not {*report.rejected} <= {"empty"}:
         return "wrong", f"the account does not close: {told}"
-    if not report.rows == features.num_rows == decided.num_rows or left_out != report.quarantined:
+    if not report.rows == features.num_rows == decided.num_rows or left_out != reasons:
         return "wrong", f"{features.num_rows} features, {left_out}: {told}"
     if report.kept != data.num_rows or report.units_skipped != len(skipped):
         return "wrong", f"{data.num_rows} rows, {len(skipped)} left out: {told}"
@@ -157,12 +161,15 @@ def _account(report, out, sound, beside):
     first = 0 if beside is None else beside[0].num_rows
     if first and not data.slice(0, first).equals(beside[0]):
         return "changed", "rows of the sound shard"
-    rows, measured = sound
+    rows, measured, why = sound
     if features.num_rows - first not in (0, rows.num_rows):
         return "changed", f"{features.num_rows - first} rows of {rows.num_rows}"
     if features.num_rows - first == 0 and not skipped:
         return "changed", f"no rows of {rows.num_rows}"
     emitted = decided.slice(first)["kept"].combine_chunks()
+    found = decided.slice(first)["reason"].to_pylist()
+    if features.num_rows > first and (other := _other_verdicts(found, why)):
+        return "changed", f"verdicts: {other}; {details}"
     if features.num_rows > first:
         rows, measured = rows.filter(emitted), measured.filter(emitted)
         features = features.slice(first).filter(emitted)
@@ -175,6 +182,12 @@ def _account(report, out, sound, beside):
     if skipped:
         return "quarantined", details
     return "identical", f"{report.rows} rows"
+
+
+def _other_verdicts(found, expected):
+    """Reasons of rows that were read, and are not as those of the sound file."""
+    pairs = Counter(zip(found, expected, strict=True))
+    return {pair: n for pair, n in pairs.items() if pair[0] in NOT_READ and pair[0] != pair[1]}
 
 
 def _decided(out):

@@ -315,7 +315,7 @@ COVERED = [
     ({"within": ["teacher"]}, "| within the teacher | covered by `--within teacher` |"),
     (
         {"within": ["teacher"], "keep": "correct"},
-        "| within the teacher | covered for the 6 rows cut by rank, by `--within teacher`; not for "
+        "| within the teacher | covered for the 8 rows cut by rank, by `--within teacher`; not for "
         "the 8 rejected otherwise |",
     ),
     ({"keep": "correct"}, "| only correct traces on both sides | as far as `--keep` asks"),

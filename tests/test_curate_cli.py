@@ -61,13 +61,16 @@ def test_a_summary_counts_what_became_of_the_rows(place, tmp_path):
         "rejected: keep       2  16.7%",
     ]
     assert re.fullmatch(rf"{re.escape(str(out))}, \d+\.\d s", lines[4])
-    assert lines[5:14] == [
+    assert lines[5:16] == [
         "",
         "the cut by stratum",
         "teacher  rows  dropped  highest kept  short of the share by",
         "A           6        2             5                      1",
         "B           4        2             4                      0",
         "1 rows short of the share in all: ties that did not fit whole",
+        "",
+        "tokens of traces: about 90 of 254 kept (estimated from bytes; a teacher's total may be a "
+        "third off, --tokenizer counts)",
         "",
         "cut by teacher",
         "teacher  rows  kept    cut",

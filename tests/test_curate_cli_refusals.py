@@ -19,7 +19,10 @@ ONE_ROW = "expected an expression over one row, found"
 
 REFUSED = {
     "no such path": ("{p}/gone", r"{p}/gone: no such file or folder"),
-    "no such glob": ("{p}/gone/*.parquet", r"{p}/gone/\*.parquet: expected .parquet or .jsonl files, .*"),
+    "no such glob": (
+        "{p}/gone/*.parquet",
+        r"{p}/gone/\*.parquet: expected .parquet or .jsonl files, .*",
+    ),
     "an empty folder": (
         "{p}/empty",
         r"{p}/empty: expected .parquet or .jsonl files, found 0 files",

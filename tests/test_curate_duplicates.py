@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.duplicates import FILLED, FIRST_SLOTS, SeenHashes, TraceHashes, first_of
-from curate.native.ngrams import KEYS
+from curate.native.hashing import KEYS
 
 ALL_BITS = (1 << 64) - 1
 SENTENCE = b"Wait, let me think again about the problem. " * 5

@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import curate
-from curate.errors import CurateError
+from tests.broken_files import flip
 from tests.command_line import only_line, tree
 from tests.interruptions import edit
 
@@ -155,11 +154,21 @@ def test_lenient_also_takes_answers_that_are_not_in_a_box(tmp_path):
 def test_every_element_is_graded(tmp_path):
     texts = [[BOX.format(4), BOX.format(5)], [], None, [BOX.format(6)]]
     kind = pa.list_(pa.string())
-    told = dict(problem=["p"] * 4, gold=[4, 1, 2, 6], correctness_math_verify=[[False] * 2, [], None, [False]])
+    told = dict(
+        problem=["p"] * 4,
+        gold=[4, 1, 2, 6],
+        correctness_math_verify=[[False] * 2, [], None, [False]],
+    )
     path = corpus(tmp_path / "c.parquet", generations=pa.array(texts, kind), **told)
     out = tmp_path / "out"
     curate.scan(path, out=out, preset="openr1", verify="gold", keep="correct", annotate=["grade"])
-    assert derived(out, "grades")["grade"] == ["correct", "wrong", "no_answer", "no_answer", "correct"]
+    assert derived(out, "grades")["grade"] == [
+        "correct",
+        "wrong",
+        "no_answer",
+        "no_answer",
+        "correct",
+    ]
     rows = pq.read_table(out / "data").to_pylist()
     assert [row["generations"] for row in rows] == [[BOX.format(4)], [BOX.format(6)]]
     assert [row["curate_grade"] for row in rows] == ["correct"] * 2
@@ -272,6 +281,42 @@ def test_changed_contents_are_named_when_a_run_goes_on(tmp_path, run_here, token
     assert "another tokenizer" in line
 
 
+def test_facts_stand_beside_their_rows_a_few_at_a_time(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr("curate.featurefiles.CHUNK_ROWS", 5)
+    monkeypatch.setattr("curate.featurefiles.TEXT_ROWS", 3)
+    monkeypatch.setattr("curate.deriving.FLUSH_ROWS", 2)
+    monkeypatch.setattr("curate.units.UNIT_BYTES", 60)
+    texts = ["Wait " * (n % 9) + str(n) for n in range(40)]
+    for shard in range(3):
+        part = texts[shard * 11 : shard * 11 + 11 + 7 * (shard == 2)]
+        corpus(tmp_path / f"c/{shard}.parquet", 4, trace=part, id=[f"i{text}" for text in part])
+    counts = library_counts(tokenizer, texts)
+    told = dict(id="id", tokenizer=tokenizer, keep="tokens % 2 = 0 AND id <> ''", dedup=True)
+    curate.scan(tmp_path / "c", out=tmp_path / "out", threads=3, **told, annotate=["tokens"])
+    assert derived(tmp_path / "out", "tokens")["tokens"] == counts
+    rows = pq.read_table(tmp_path / "out/data").to_pylist()
+    found = [(row["trace"], row["curate_tokens"]) for row in rows]
+    each = zip(texts, counts, strict=True)
+    assert found == [(text, count) for text, count in each if count % 2 == 0]
+
+
+UNREAD = ["gold", "q"]
+
+
+@pytest.mark.parametrize("column", UNREAD)
+def test_a_column_that_only_a_fact_reads_may_be_broken(tmp_path, bench, column):
+    """Row groups of which it cannot be read are left out, counted, as others are."""
+    columns = dict(response=[BOX.format(4)] * 8, gold=["4"] * 8, q=["q"] * 8)
+    path = tmp_path / "c.parquet"
+    options = {"row_group_size": 4, "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(pa.table(columns), path, **options)
+    flip(path, column, 1)
+    fact = {"gold": {"verify": "gold"}, "q": {"decontaminate": bench, "problem": "q"}}[column]
+    told = dict(preset="think", keep="true", on_error="quarantine")
+    report = curate.scan(path, out=tmp_path / "out", **told, **fact)
+    assert (report.kept, report.quarantined) == (4, {"unreadable": 4})
+
+
 MISUSED = {
     "tokens of nothing": (["--tokenizer", "/nowhere/x.json"], "/nowhere/x.json"),
     "no column of golds": (["--verify", "gold"], "no column `gold`"),
@@ -299,7 +344,9 @@ def test_decontaminate_without_problems_is_one_line(tmp_path, run_here, bench):
 
 
 def test_facts_of_nothing(tmp_path, tokenizer, bench):
-    path = corpus(tmp_path / "c.parquet", trace=pa.array([], pa.string()), q=pa.array([], pa.string()))
+    path = corpus(
+        tmp_path / "c.parquet", trace=pa.array([], pa.string()), q=pa.array([], pa.string())
+    )
     told = dict(column="trace", problem="q", tokenizer=tokenizer, dedup=True, decontaminate=bench)
     report = curate.scan(path, out=tmp_path / "out", **told)
     assert (report.rows, report.kept) == (0, 0)

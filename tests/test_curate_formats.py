@@ -1,7 +1,5 @@
 """Rows of every shape as conversations: expected rows by hand, for each preset and format."""
 
-import json
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import curate
-from curate.errors import CurateError
-from tests.command_line import invoke, only_line, tree
+from tests.command_line import invoke
 
 FORMATS = ("messages", "prompt-completion", "sharegpt")
 COLUMNS = {"messages": ["messages"], "sharegpt": ["conversations"]}

@@ -68,7 +68,10 @@ def test_a_format_without_a_selection_is_refused(tmp_path, run_here):
 
 
 PROMPTS = {
-    "a null text": ("nemo-skills", {"problem": ["q", None], "generation": ["<think>a</think>4"] * 2}),
+    "a null text": (
+        "nemo-skills",
+        {"problem": ["q", None], "generation": ["<think>a</think>4"] * 2},
+    ),
     "a null list": ("nemotron", {"input": [[dict(role="user", content="q")], None]}),
     "an empty list": ("nemotron", {"input": [[dict(role="user", content="q")], []]}),
     "no message before": (
@@ -110,41 +113,37 @@ def test_rows_without_a_prompt_can_be_left_out(tmp_path):
 
 VIEW = pa.array(["v"], pa.string_view())
 
+RENAMED = ["source_source_labels", "source_labels", "source_messages", "source_conversations"]
+OTHERS = ["source_prompt", "source_completion", "text"]
+
 BESIDE = {
     "reserved": (
         {"labels": [1], "source_labels": [2], "messages": ["m"], "conversations": ["c"]},
-        {
-            "messages": ["source_source_labels", "source_labels", "source_messages"]
-            + ["source_conversations"],
-            "prompt-completion": ["source_source_labels", "source_labels", "source_messages"]
-            + ["source_conversations"],
-            "sharegpt": ["labels", "source_labels", "messages", "source_conversations"],
-        },
+        {"sharegpt": ["labels", "source_labels", "messages", "source_conversations"]},
+        RENAMED,
     ),
     "of other formats": (
         {"prompt": ["p"], "completion": ["c"], "text": ["t"]},
-        {
-            "messages": ["source_prompt", "source_completion", "text"],
-            "prompt-completion": ["source_prompt", "source_completion", "text"],
-            "sharegpt": ["prompt", "completion", "text"],
-        },
+        {"sharegpt": ["prompt", "completion", "text"]},
+        OTHERS,
     ),
-    "views of text": ({"v": VIEW}, dict.fromkeys(FORMATS, ["v"])),
-    "nested": ({"v": [{"a": [1, None]}]}, dict.fromkeys(FORMATS, ["v"])),
+    "views of text": ({"v": VIEW}, {}, ["v"]),
+    "nested": ({"v": [{"a": [1, None]}]}, {}, ["v"]),
 }
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("what", BESIDE)
 def test_other_columns_stay_and_reserved_names_are_changed(tmp_path, what, form):
-    more, names = BESIDE[what]
+    more, of_format, usual = BESIDE[what]
+    names = of_format.get(form, usual)
     path = corpus(tmp_path / "corpus.parquet", THINK | more)
     told = dict(preset="think", problem="q", keep="true", format=form, annotate=["steps"])
     curate.scan(path, out=tmp_path / "out", **told)
     (row,) = emitted(tmp_path / "out")
-    assert list(row) == [*COLUMNS[form], "q", *names[form], "curate_steps"]
+    assert list(row) == [*COLUMNS[form], "q", *names, "curate_steps"]
     values = [pq.read_table(path)[name][0].as_py() for name in more]
-    assert [row[name] for name in names[form]] == values
+    assert [row[name] for name in names] == values
     assert row["curate_steps"] == 1
 
 
@@ -195,7 +194,7 @@ def ground(tmp_path_factory):
     """Shards of several row groups, with what each fact looks at, and the options that ask."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    ground = tmp_path_factory.mktemp("runs")
+    ground, thought = tmp_path_factory.mktemp("runs"), "\n\nAlternatively x."
     for shard in range(SHARDS):
         numbers = [shard * ROWS + n for n in range(ROWS)]
         corpus(
@@ -205,7 +204,7 @@ def ground(tmp_path_factory):
                 "problem": [f"p{n % 7} " + "one two three four five six seven" for n in numbers],
                 "gold": [n % 5 for n in numbers],
                 "response": [
-                    f"<think>Wait {n % 11}.\n\n{'Alternatively x.' * (n % 13)}</think>\\boxed{{{n % 4}}}"
+                    f"<think>Wait {n % 11}.{thought * (n % 13)}</think>\\boxed{{{n % 4}}}"
                     for n in numbers
                 ],
             },

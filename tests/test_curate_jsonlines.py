@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from curate.corpus import JSON_LINES, Shard, reopen
 from curate.errors import SchemaError, ShardError, TooLargeError
-from curate.jsonlines import GROUP_BYTES, MAX_KEYS, read_index
+from curate.jsonlines import GROUP_BYTES, read_index
 from curate.jsonreading import BLOCK_BYTES, BUFFER_BYTES, open_rows
+from curate.jsontypes import MAX_KEYS
 
 
 def zstd(data):

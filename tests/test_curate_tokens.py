@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from curate import tokens
 from curate.errors import CurateError, TooLargeError
-from curate.tokens import TokenCounter, cut_table, estimate_tokens, load_tokenizer
+from curate.tokencuts import COMPOSES, GPT2_REGEX, cut_table
+from curate.tokens import QWEN2_REGEX, TokenCounter, estimate_tokens, load_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="the library tokenizers is not installed")
 
@@ -56,7 +57,7 @@ PIECES = (
 
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join)
 
-LLAMA3 = tokens.QWEN2_REGEX.replace(r"\p{N}|", r"\p{N}{1,3}|")
+LLAMA3 = QWEN2_REGEX.replace(r"\p{N}|", r"\p{N}{1,3}|")
 WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lo}\p{M}]*[\p{Ll}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 O200K = rf"{WORD}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -110,11 +111,11 @@ ADDED = [
     {"content": "é"},
 ]
 REGEXES = {
-    "qwen2": [tokens.QWEN2_REGEX],
-    "gpt2": [tokens.GPT2_REGEX],
+    "qwen2": [QWEN2_REGEX],
+    "gpt2": [GPT2_REGEX],
     "llama3": [LLAMA3],
     "o200k": [O200K],
-    "digits first": [r"\p{N}{1,3}", "[一-龥]+", tokens.QWEN2_REGEX],
+    "digits first": [r"\p{N}{1,3}", "[一-龥]+", QWEN2_REGEX],
     "odd": [r"a.b|\s|[^\s]"],
 }
 
@@ -168,8 +169,8 @@ def one_added(content, **how):
 @pytest.mark.parametrize(
     ("regex", "how", "cut", "kept"),
     [
-        (tokens.QWEN2_REGEX, {}, "a |. |a\n|a,|11|a1|1,", ".\n|.,|aa|  | a"),
-        (tokens.GPT2_REGEX, {}, "a |. |.\n|a,|a1", "11|.,|aa| \n|\n\n| a"),
+        (QWEN2_REGEX, {}, "a |. |a\n|a,|11|a1|1,", ".\n|.,|aa|  | a"),
+        (GPT2_REGEX, {}, "a |. |.\n|a,|a1", "11|.,|aa| \n|\n\n| a"),
         (LLAMA3, {}, "a |a\n|a1", "11|.\n|\n1|'s|1a|1="),
         (O200K, {}, "a |a\n|a1", "11|.\n|./|a'|'s"),
         (r"ab(?!\S)|\S|\s", {}, "c1", "b1"),
@@ -191,7 +192,7 @@ def test_what_is_cut(regex, how, cut, kept):
 
 def shuffled():
     """A tokenizer that splits once characters stand for bytes, so that a space is a letter."""
-    tokenizer = bytewise(tokens.GPT2_REGEX)
+    tokenizer = bytewise(GPT2_REGEX)
     split, last = tokenizer.pre_tokenizer
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([last, split])
     return tokenizer
@@ -221,9 +222,7 @@ def test_no_composition_begins_with_what_may_follow_a_cut():
         for char in map(chr, range(sys.maxunicode + 1))
         if len(unicodedata.normalize("NFD", char)) > 1
     }
-    assert {char for char in begins if char.isascii()} <= {
-        chr(n) for n in np.flatnonzero(tokens.COMPOSES)
-    }
+    assert {char for char in begins if char.isascii()} <= {chr(n) for n in np.flatnonzero(COMPOSES)}
 
 
 def test_real_traces_count_as_in_the_library(real, traces):

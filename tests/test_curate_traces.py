@@ -303,9 +303,16 @@ def test_a_column_of_nothing_but_nulls_has_no_traces(tmp_path, name, column, ver
     assert report.quarantined == {"missing": len(verdicts)}
 
 
-@pytest.mark.parametrize("text", ["a", pytest.param("</think>", marks=broken("not looked at"))])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("correctness_math_verify", "a"),
+        ("correctness_math_verify", "</think>"),
+        ("is_reasoning_complete", "a"),
+        pytest.param("is_reasoning_complete", "</think>", marks=broken("it is not looked at")),
+    ],
+)
 @pytest.mark.parametrize("values", [[[True, False], [True]], [[None] * 2, [None] * 3]])
-@pytest.mark.parametrize("name", ["correctness_math_verify", "is_reasoning_complete"])
 def test_a_list_of_another_length_beside_the_traces_is_one_line(tmp_path, name, values, text):
     path = tmp_path / "0.parquet"
     values = pa.array(values, pa.list_(pa.bool_()))

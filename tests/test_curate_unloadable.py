@@ -113,11 +113,10 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("form", ["original", "messages"])
-def test_the_data_of_a_killed_run_is_not_there_or_whole(tmp_path, form):
+def test_the_data_of_a_killed_run_is_not_there_or_whole(tmp_path):
     for shard in range(3):
         corpus(tmp_path / f"c/{shard}.parquet", rows_of(10, 10 * shard), group_rows=3)
-    options = ["--preset", "think", "--problem", "q", "--keep", "true", "--format", form]
+    options = ["--preset", "think", "--problem", "q", "--keep", "true", "--format", "messages"]
     scan = ["scan", tmp_path / "c", *options, "--shard-size", 200]
     for number, (before, nth) in enumerate(MOMENTS):
         out = tmp_path / f"out{number}"
@@ -127,7 +126,9 @@ def test_the_data_of_a_killed_run_is_not_there_or_whole(tmp_path, form):
         if number > 3:
             assert len(load(out)) == 30
             names = [path.name for path in sorted((out / "data").iterdir())]
-            assert names == [f"train-{n:05d}-of-{len(names):05d}.parquet" for n in range(len(names))]
+            assert names == [
+                f"train-{n:05d}-of-{len(names):05d}.parquet" for n in range(len(names))
+            ]
 
 
 # No column that other shards lack.
@@ -202,7 +203,9 @@ def test_json_lines_with_a_field_of_nulls_load(tmp_path, form):
     curate.scan(tmp_path / "c", out=tmp_path / "out", **TOLD, **told)
     loaded = load(tmp_path / "out")
     assert len(loaded) == 6
-    assert "null" not in [str(feature.dtype) for feature in loaded.features.values() if hasattr(feature, "dtype")]
+    assert "null" not in [
+        str(feature.dtype) for feature in loaded.features.values() if hasattr(feature, "dtype")
+    ]
 
 
 # No row group that is too large.
@@ -226,7 +229,11 @@ def test_neither_rows_nor_elements_grow_a_row_group(tmp_path):
     """A row group may have many rows: it is bytes that are bounded."""
     texts = [["<think>" + "x" * 1000 + "</think>4"] * 40] * 100
     corpus(tmp_path / "c/0.parquet", {"problem": ["q"] * 100, "generations": texts})
-    told = dict(preset="openr1", keep="true", format="messages", )
+    told = dict(
+        preset="openr1",
+        keep="true",
+        format="messages",
+    )
     curate.scan(tmp_path / "c", out=tmp_path / "out", **told)
     assert [rows for rows, _ in groups(tmp_path / "out")] == [4000]
     assert len(tree(tmp_path / "out/data")) == 1
