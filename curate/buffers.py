@@ -66,5 +66,20 @@ def plain_text(array: pa.Array) -> pa.Array:
     return array
 
 
+def take_rows(column: pa.Array, rows: np.ndarray) -> pa.Array:
+    """Rows of a column (int64[n]), any number of times; Arrow cannot take from views (26.0)."""
+    if not has_views(column.type):
+        return column.take(pa.array(rows))
+    pieces = [column.slice(row, 1) for row in rows.tolist()]
+    return pa.concat_arrays(pieces) if pieces else column.slice(0, 0)
+
+
+def has_views(kind: pa.DataType) -> bool:
+    """Whether a type is a view of text, or holds one, which Arrow can neither take nor filter."""
+    children = [kind.field(n).type for n in range(kind.num_fields)]
+    views = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+    return bool(views or any(map(has_views, children)))
+
+
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -14,14 +14,14 @@ from threading import Event
 
 import pyarrow as pa
 
-from curate.errors import SchemaError, TooLargeError
+from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.facts import Fact
 from curate.features import LOCATOR
 from curate.memory import Allowance
 from curate.parallel import run_jobs
 from curate.progress import Progress
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
-from curate.skipping import Skips
+from curate.skipping import Skipped, Skips
 from curate.source import Source
 from curate.traces import RowError, TraceReader, Traces
 from curate.unitreading import UnitReader
@@ -35,7 +35,12 @@ UNIT_MEMORY = HELD_BYTES + (32 << 20)
 
 
 class Deriving:
-    """One run over a corpus; `facts` are computed for all rows, null where those were not read."""
+    """
+    One run over a corpus; `facts` are computed for all rows, null where those were not read.
+
+    What cannot be read for them alone is added to `skips`, if the run goes on: its rows were
+    measured, but nothing may be decided on facts that they lack.
+    """
 
     def __init__(
         self,
@@ -99,12 +104,29 @@ class Deriving:
     def _derive(self, unit: Unit, files: ShardSidecars) -> None:
         try:
             with self._allowance.turn(unit.number) as take:
-                for name, table in self._computed(unit, take):
+                for name, table in self._all_computed(unit, take):
                     files.put(unit.number, name, table)
             files.finish(unit.number)
         except BaseException:
             self._cancel(files)
             raise
+
+    def _all_computed(
+        self, unit: Unit, take: Callable[[int], None]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """The facts of a unit's rows; where the run goes on, row groups are left out alone."""
+        if unit.skipped is not None or not self._skips.goes_on:
+            yield from self._computed(unit, take)
+            return
+        for single in unit.singles(self._source.footers[unit.shard]):
+            try:
+                tables = list(self._computed(single, take))
+            except (ShardError, SchemaError) as error:
+                (group,) = single.row_groups
+                place = (single.shard, group, single.first_row, single.rows)
+                self._skips.add(Skipped("derive", *place, error.reason, str(error)))
+                tables = list(self._unread(single))
+            yield from tables
 
     def _computed(self, unit: Unit, take: Callable[[int], None]) -> Iterator[tuple[str, pa.Table]]:
         """The facts of a unit's rows, as tables."""

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.buffers import has_views
 from curate.corpus import Shard
 from curate.errors import CurateError, SchemaError, ShardError
 from curate.footers import Footer
@@ -102,7 +103,7 @@ class Emission:
         self._schema = _extended(schema if convert is None else convert.schema, extra.fields)
         leaves = _leaves(self._schema)
         self._short = [path for path in leaves if not is_of_any(path, long_columns)]
-        self._filterable = all(_is_filterable(field.type) for field in schema)
+        self._filterable = not any(has_views(field.type) for field in schema)
         self._stop = Event()
         self.spoiled = False
 
@@ -330,13 +331,6 @@ def _leaves(schema: pa.Schema) -> list[str]:
     pq.write_table(schema.empty_table(), sink)
     columns = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
     return [columns.column(number).path for number in range(len(columns))]
-
-
-def _is_filterable(kind: pa.DataType) -> bool:
-    """Arrow cannot filter views of text (26.0), nor what holds them."""
-    children = [kind.field(n).type for n in range(kind.num_fields)]
-    views = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
-    return not views and all(map(_is_filterable, children))
 
 
 def _extended(schema: pa.Schema, added: Sequence[pa.Field]) -> pa.Schema:

@@ -120,8 +120,11 @@ def load_facts(
 
 def with_facts(features: pa.Schema, facts: Sequence[str]) -> pa.Schema:
     """The features with what some facts add; a later one of the same name counts."""
-    added = {field.name: field for fact in facts for field in FIELDS[fact]}
-    return pa.schema([*features, *added.values()])
+    fields = {field.name: field for field in features}
+    fields |= {field.name: field for fact in facts for field in FIELDS[fact]}
+    if "grade" in fields:
+        fields["correct"] = pa.field("correct", pa.bool_())
+    return pa.schema(list(fields.values()))
 
 
 def problem_of(layout: Layout, columns: Columns) -> str | None:

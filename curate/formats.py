@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.buffers import is_text
+from curate.buffers import is_text, take_rows
 from curate.errors import CurateError, SchemaError
 from curate.layout import THINK, Layout
 from curate.traces import RowError, TraceReader, Traces, below, beside, is_list, matching, spans
@@ -74,7 +74,7 @@ class OneElement:
             if name in self._lists:
                 columns.append(_lists_of_one(column, found, name))
             else:
-                columns.append(column.take(pa.array(found.rows)))
+                columns.append(take_rows(column, found.rows))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
@@ -146,10 +146,12 @@ class Conversations:
         replies = _Messages(
             _repeated("assistant", len(found)), self._contents(batch, found), _ones(len(found))
         )
+        later = self._after_turn(batch.column(self._layout.column), found)
         if self._form.format == "prompt-completion":
+            _check_last(found, later.counts)
             columns = [self._list(prompts), self._list(replies)]
         else:
-            columns = [self._list(_joined(prompts, replies))]
+            columns = [self._list(_joined(_joined(prompts, replies), later))]
         for name in self._beside:
             columns.append(self._value(batch.column(name), name, found))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
@@ -157,7 +159,7 @@ class Conversations:
     def _value(self, column: pa.Array, name: str, found: Traces) -> pa.Array:
         if name in self._layout.lists_beside and is_list(column.type):
             return beside(column, found, name)
-        return column.take(pa.array(found.rows))
+        return take_rows(column, found.rows)
 
     def _contents(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
         """What the assistant says of each trace: string[n]."""
@@ -185,7 +187,7 @@ class Conversations:
             prompts = _as_messages(batch.column(self._prompt), found)
         if self._layout.system is None:
             return prompts
-        told = batch.column(self._layout.system).take(pa.array(found.rows)).cast(pa.string())
+        told = take_rows(batch.column(self._layout.system), found.rows).cast(pa.string())
         there = pc.greater(pc.binary_length(told), 0).fill_null(False)
         sizes = np.asarray(there).astype(np.int64)
         texts = told.filter(there)
@@ -197,8 +199,25 @@ class Conversations:
         stops = np.where(found.texts >= 0, found.texts, first[found.rows] + sizes[found.rows])
         places = _ranges(first[found.rows], stops)
         counts = stops - first[found.rows]
+        _check_prompts(found, counts)
         if self._layout.answer_turn:  # thoughts of earlier turns are no part of a prompt
             said = ~matching(messages, self._layout.turn)[places]
+            of = np.repeat(np.arange(len(counts)), counts)
+            places, counts = places[said], np.bincount(of[said], minlength=len(counts))
+        return _taken(messages, places, counts)
+
+    def _after_turn(self, column: pa.Array, found: Traces) -> "_Messages":
+        """The messages behind the one with the answer."""
+        if not self._layout.turn:
+            none = np.zeros(len(found), np.int64)
+            return _Messages(_repeated("", 0), _repeated("", 0), none)
+        messages, first, sizes = _flat(column)
+        ends = first[found.rows] + sizes[found.rows]
+        begins = np.where(found.texts >= 0, found.texts + 1, ends)
+        places, counts = _ranges(begins, ends), ends - begins
+        if self._layout.answer_turn:
+            turns = (self._layout.turn, self._layout.answer_turn)
+            said = ~(matching(messages, turns[0]) | matching(messages, turns[1]))[places]
             of = np.repeat(np.arange(len(counts)), counts)
             places, counts = places[said], np.bincount(of[said], minlength=len(counts))
         return _taken(messages, places, counts)
@@ -223,14 +242,28 @@ class _Messages:
 def _as_messages(column: pa.Array, found: Traces) -> _Messages:
     """A column of texts, each a message of the user, or of lists of messages."""
     if not is_list(column.type):
-        texts = column.take(pa.array(found.rows)).cast(pa.string())
+        texts = take_rows(column, found.rows).cast(pa.string())
         if texts.null_count:
             row = int(found.rows[int(pc.index(texts.is_null(), True).as_py())])
             raise RowError(row, "no prompt; --keep 'problem IS NOT NULL' leaves such rows out")
         return _Messages(_repeated("user", len(texts)), texts, _ones(len(texts)))
     messages, first, sizes = _flat(column)
     begins = first[found.rows]
+    _check_prompts(found, sizes[found.rows])
     return _taken(messages, _ranges(begins, begins + sizes[found.rows]), sizes[found.rows])
+
+
+def _check_last(found: Traces, counts: np.ndarray) -> None:
+    """Raise RowError for the first row with a message behind its thought."""
+    if len(more := np.flatnonzero(counts)):
+        row = int(found.rows[more[0]])
+        raise RowError(row, "messages behind the last thought; --format messages keeps them")
+
+
+def _check_prompts(found: Traces, counts: np.ndarray) -> None:
+    """Raise RowError for the first row without a message before its thought."""
+    if len(none := np.flatnonzero(counts == 0)):
+        raise RowError(int(found.rows[none[0]]), "no prompt: expected a message before the thought")
 
 
 def _joined(one: _Messages, other: _Messages) -> _Messages:
@@ -252,7 +285,8 @@ def _message_fields(kind: pa.DataType) -> tuple[str, str] | None:
     """The fields of messages in a list column: who speaks, and what is said."""
     if not is_list(kind) or not pa.types.is_struct(kind.value_type):
         return None
-    names = {kind.value_type.field(n).name for n in range(kind.value_type.num_fields)}
+    fields = (kind.value_type.field(n) for n in range(kind.value_type.num_fields))
+    names = {field.name for field in fields if is_text(field.type)}
     for who, what in (("role", "content"), ("from", "value")):
         if {who, what} <= names:
             return who, what

@@ -124,7 +124,7 @@ def _select(decider: Decider, run: Run, began: float) -> Report:
         left_out = {
             shard: list(skipped.values())
             for shard in range(len(run.source.shards))
-            if (skipped := run.skips.in_shard(shard, ["emit"]))
+            if (skipped := run.skips.in_shard(shard, ["derive", "emit"]))
         }
         features = replace(run.features(), left_out=left_out)
         bound = with_thresholds(decider, features)

@@ -31,7 +31,7 @@ class Reread:
             )
         self._reader = TraceReader(self._layout)
         found = config["columns"]["id"]
-        self.id: str | None = found if found in names else None
+        self.id: str | None = found if found in {*names} - {*COLUMNS[self._format]} else None
         """The column of the ids, None where the dataset has none."""
 
     @property

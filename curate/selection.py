@@ -13,6 +13,7 @@ quarantined, their verdict being the reason, and rows of verdicts that are not a
 for that; no rule looks at either.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
@@ -26,7 +27,15 @@ from curate.errors import SelectionError
 from curate.expression import check_known, parse_keep
 from curate.verdicts import ACCEPTABLE, ACCEPTED
 
-STRATUM_NUMBERS = {"rows", "allowed", "dropped", "threshold", "null_ranks", "shortfall"}
+STRATUM_NUMBERS = {
+    "rows",
+    "allowed",
+    "dropped",
+    "threshold",
+    "null_ranks",
+    "shortfall",
+    "draw_threshold",
+}
 """Columns that `Decider.strata` has beside those of `within`."""
 
 # The sidecar holds these as float32; decided is in double precision, where 3 / 10 is 0.3.
@@ -174,6 +183,8 @@ class Pass:
         columns = [pl.col("verdict")]  # also so that a constant is one for every row
         if selection.ranks:
             rank = pl.col(selection.rank_by or "").cast(pl.Float64).fill_nan(None)
+            if selection.best_of is not None:  # so that only a null is behind all numbers
+                rank = rank.clip(upper_bound=sys.float_info.max)
             strata = [pl.col(name) for name in selection.within] or [pl.lit("all")]
             columns.append(rank.alias("rank"))
             columns += [key.alias(f"key{n}") for n, key in enumerate(strata)]
@@ -209,7 +220,7 @@ class Pass:
         found = frame.select(reason=reason)["reason"]
         if self._seen is None:
             return found
-        hashes = chunk.select("hash_low", "hash_high").to_numpy()
+        hashes = chunk.select("hash_low", "hash_high").fill_null(0).to_numpy()
         takes_part = found.is_null() & (chunk["bytes"] > 0)
         again = self._seen.mark(hashes, takes_part.to_numpy())
         return pl.select(

@@ -19,10 +19,10 @@ class Skipped:
     """
     A row group that was left out, or a whole shard where `row_group` is None.
 
-    `stage` says of what: of all that follows a `scan`, or of the dataset only, as what `emit` reads
-    beside the trace could not be read. `rows` begin at `first_row` of the shard, None where the
-    footer could not be read. `reason` is the word that its rows are counted under, `detail` the
-    line that says what was found.
+    `stage` says of what: of all that follows a `scan`, or of the dataset only, as what `derive` or
+    `emit` reads beside the trace could not be read. `rows` begin at `first_row` of the shard, None
+    where the footer could not be read. `reason` is the word that its rows are counted under,
+    `detail` the line that says what was found.
     """
 
     stage: str

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from curate import manifest
+from curate.buffers import is_text
 from curate.corpus import Shard, find_corpus, reopen
 from curate.errors import ShardError
 from curate.fitting import detect, fault, usual
@@ -99,6 +100,10 @@ def open_source(
         skips=skips,
         indexes=indexes,
     )
+    prompt = layout.prompt
+    if columns.problem is None and prompt is not None:
+        if is_text(footers.schema.field(prompt).type):
+            columns = replace(columns, problem=prompt)
     rows = limited(footers.each, limit)
     # Behind the limit no shard is looked at; an empty one before it still is one of the corpus.
     last = max((n for n, taken in enumerate(rows) if taken), default=-1) + 1

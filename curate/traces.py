@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.buffers import plain_text, text_buffers
+from curate.buffers import plain_text, take_rows, text_buffers
 from curate.errors import SchemaError
 from curate.layout import Layout, Turn
 from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, SEVERAL, UNCLOSED
@@ -84,14 +84,31 @@ class TraceReader:
         return self._completed(found, batch)
 
     def answer_sizes(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
-        """Bytes of the answer that goes with each trace: int64[n], null where it has none."""
+        """
+        Bytes of the answer that goes with each trace: int64[n], null where it has none.
+
+        0 where it is nothing but blanks.
+        """
         if self.layout.answer is not None:
             leaf = self._named_answers(batch, found)
-            return pc.binary_length(leaf.cast(pa.large_binary()))
-        if not self.layout.tags:
+            there = leaf.is_valid().to_numpy(zero_copy_only=False)
+            data, offsets = text_buffers(leaf)
+            begins, stops = offsets[:-1], offsets[1:]
+        elif self.layout.tags:
+            data = found.data
+            begins, stops, there = self._answer_spans(found)
+        else:
             return pa.nulls(len(found), pa.int64())
-        begins, stops, there = self._answer_spans(found)
-        return pa.array(stops - begins, mask=~there)
+        return pa.array(self._sizes_but_blanks(data, begins, stops), mask=~there)
+
+    def _sizes_but_blanks(
+        self, data: np.ndarray, begins: np.ndarray, stops: np.ndarray
+    ) -> np.ndarray:
+        from curate.native.thoughts import sizes_but_blanks
+
+        sizes = np.empty(len(begins), np.int64)
+        sizes_but_blanks(data, read_only(begins), read_only(stops), sizes)
+        return sizes
 
     def answers(self, batch: pa.RecordBatch, found: Traces) -> pa.Array | None:
         """
@@ -134,10 +151,8 @@ class TraceReader:
     ) -> np.ndarray:
         from curate.native.thoughts import find_first
 
-        found = np.empty_like(begins)
-        begins, stops = begins.copy(), stops.copy()
-        begins.flags.writeable = stops.flags.writeable = False
-        find_first(data, begins, stops, tag, found)
+        found = np.empty(len(begins), np.int64)
+        find_first(data, read_only(begins), read_only(stops), tag, found)
         return found
 
     def _named_answers(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
@@ -309,7 +324,7 @@ def beside(column: pa.Array, found: Traces, name: str) -> pa.Array:
     if not is_list(column.type):
         if np.array_equal(found.rows, np.arange(len(column))):
             return column
-        return column.take(pa.array(found.rows))
+        return take_rows(column, found.rows)
     sizes = check_sizes(column, found, name)
     first = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
     there = (found.texts >= 0) & (sizes[found.rows] >= 0)
@@ -359,6 +374,13 @@ def matching(messages: pa.Array, turn: Turn) -> np.ndarray:
 def _among(values: tuple[str, ...], kind: pa.DataType) -> pc.SetLookupOptions:
     """The values as `is_in` takes them, made once for all batches."""
     return pc.SetLookupOptions(pa.array(values).cast(kind))
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view of an array as kernels are given it, contiguous and read only."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def stand_at(

@@ -207,3 +207,15 @@ def find_first(data, starts, ends, tag, out):
         while place < stop and not is_at(data, place, stop, tag):
             place += 1
         out[text] = place
+
+
+@kernel
+def sizes_but_blanks(data, begins, stops, out):
+    """
+    The bytes of each span, 0 where it is nothing but blanks: int64[num_spans] into `out`.
+
+    `data`, `begins` and `stops` as of `cut_thoughts`.
+    """
+    for span in range(begins.size):
+        blank = all_blank(data, begins[span], stops[span])
+        out[span] = 0 if blank else stops[span] - begins[span]

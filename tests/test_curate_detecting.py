@@ -11,8 +11,7 @@ from curate.errors import LayoutError, SchemaError
 from curate.fitting import detect
 from curate.layout import Where, load, plain, preset, preset_names
 from tests.command_line import only_line, run
-from tests.test_curate_layouts import CHAT, PRESETS, TAGS, batch_of, says, shares, written
-from tests.test_curate_traces import broken
+from tests.test_curate_layouts import CHAT, LISTS, PRESETS, TAGS, batch_of, says, shares, written
 
 THOUGHT = "<think>a</think>4"
 
@@ -138,7 +137,7 @@ NONE = (
 def test_no_reading_is_an_error_that_lists_the_columns(columns, found):
     with pytest.raises(LayoutError) as error:
         detected(columns)
-    expected = "corpus: no column `trace`, and no layout fits, "
+    expected = "corpus: no column `trace` of text, and no layout fits, "
     assert str(error.value).startswith(f"{expected}{found}; --column names a text column, ")
 
 
@@ -189,7 +188,7 @@ def test_real_responses_are_detected_where_no_column_holds_their_traces(traces, 
 
 REFUSED = (
     # options, and what the one line begins with
-    ([], "FILE: no column `trace`, and no layout fits, found `response`, `messages`; "),
+    ([], "FILE: no column `trace` of text, and no layout fits, found `response`, `messages`; "),
     (["--preset", "thinking"], "--preset: expected one of am-deepseek, harmony, "),
     (["--preset", "think", "--layout", "LAYOUT"], "--layout: expected without --preset"),
     (["--column", "response", "--layout", "LAYOUT"], "--layout: expected without --column"),
@@ -202,7 +201,7 @@ REFUSED = (
     (["--preset", "harmony-messages"], "FILE: column `messages` has messages without a text"),
     (["--preset", "think", "--column", "messages"], "FILE: column `messages` is not text"),
     (["--preset", "openr1", "--column", "response"], "FILE: column `response` is not a list"),
-    (["--preset", "think", "--answer", "final"], "FILE: no column `final`"),
+    (["--preset", "think", "--answer", "final"], "FILE: no column `final`, found `response`, "),
     (
         ["--preset", "messages", "--answer", "response"],
         "--answer: expected without layout messages,",
@@ -259,6 +258,7 @@ def test_where_is_what_options_say():
         assert Where(preset=name).given() == preset(name)
 
 
+DONE = f'trace = "t"\n{TAGS}\ncomplete = "done"'
 REASONING = 'trace = "m.reasoning"\nturn = { role = ["assistant"] }'
 
 FITS_NOT = (
@@ -279,16 +279,13 @@ FITS_NOT = (
         {"m": [[{"role": "assistant", "reasoning": "4"}]]},
         "column `m` has messages without a text `channel`",
     ),
+    (DONE, {"t": ["x"], "done": [1]}, "column `done` is not true or false, found int64"),
     (
-        f'trace = "t"\n{TAGS}\ncomplete = "done"',
-        {"t": ["x"], "done": [1]},
-        "column `done` is not true or false, found int64",
-    ),
-    (
-        f'trace = "t"\n{TAGS}\ncomplete = "done"',
+        DONE,
         {"t": ["x", "y"], "done": [[True], [True, False]]},
         "column `done` is not true or false, found list<element: bool>",
     ),
+    (LISTS, {"t": [["x"]], "q": ["q"], "a": ["4"], "p": ["y"]}, "column `p` is not a list, found "),
 )
 
 
@@ -300,14 +297,10 @@ def test_what_is_beside_the_traces_has_to_fit_too(tmp_path, toml, columns, what)
     assert str(error.value).startswith(f"{path}: {what}")
 
 
-BESIDE = {"answer": "4", "complete": True, "correct": True, "prompt": "q", "system": "s"}
-NOT_ASKED = pytest.param("parallel", [1], marks=broken("a KeyError"))
-
-
-@pytest.mark.parametrize(("key", "value"), [*BESIDE.items(), NOT_ASKED])
-def test_a_column_beside_the_traces_is_there_once(tmp_path, key, value):
-    lists = key == "parallel"
-    more = f'elements = true\n{key} = ["x"]' if lists else f'{key} = "x"'
+@pytest.mark.parametrize("key", ["answer", "complete", "correct", "prompt", "system", "parallel"])
+def test_a_column_beside_the_traces_is_there_once(tmp_path, key):
+    lists, value = key == "parallel", {"parallel": [1], "complete": True}.get(key, "x")
+    more = f'elements = true\n{key} = ["x"]' if lists else f'{TAGS}\n{key} = "x"'
     path, layout = tmp_path / "0.parquet", written(tmp_path, f'trace = "t"\n{more}')
     trace = pa.array([["a"] if lists else "a"])
     for count, what in ((0, "no column `x`"), (2, "2 columns are called `x`, expected one")):
@@ -318,17 +311,24 @@ def test_a_column_beside_the_traces_is_there_once(tmp_path, key, value):
         assert str(error.value).startswith(f"{path}: {what}")
 
 
-@broken("the scan goes well, and nothing can be selected from it")
-def test_an_answer_that_an_option_names_has_to_go_with_the_layout(tmp_path):
-    layout = written(tmp_path, f'trace = "t"\n{TAGS}\nanswer_tags = ["a", "b"]')
-    path = shard(tmp_path, {"t": ["x"], "a": ["4"]})
-    with pytest.raises(LayoutError, match="answer"):
-        curate.scan(path, out=tmp_path / "out", layout=layout, answer="a")
-
-
-@pytest.mark.parametrize(
-    "name", ["plain.toml", pytest.param("plain", marks=broken("it is taken for the preset"))]
+ANSWERS = (
+    # what is beside `trace` in a layout, an answer, and what is told
+    (f'{TAGS}\nanswer_tags = ["a", "b"]', "a", "expected `answer_tags` or `answer`, found both"),
+    ("elements = true", "t", "answer: expected another column than that of the traces"),
+    (TAGS, "", "answer: expected a column or field, found ''"),
 )
+
+
+@pytest.mark.parametrize(("more", "answer", "what"), ANSWERS)
+def test_an_answer_that_an_option_names_has_to_go_with_the_layout(tmp_path, more, answer, what):
+    layout = written(tmp_path, f'trace = "t"\n{more}')
+    path = shard(tmp_path, {"t": [["x"] if "elements" in more else "x"], "a": ["4"]})
+    with pytest.raises(LayoutError) as error:
+        curate.scan(path, out=tmp_path / "out", layout=layout, answer=answer)
+    assert str(error.value) == f"--answer: {what}"
+
+
+@pytest.mark.parametrize("name", ["plain.toml", "plain"])
 def test_a_layout_may_have_any_name(tmp_path, name):
     layout = written(tmp_path, CHAT, name)
     path = shard(tmp_path, {"messages": [says("q", "a")]})
@@ -348,25 +348,27 @@ WRONG = (
     ('trace = "t"\nanswer_tags = ["a"]', "answer_tags: expected an opening"),
     ('trace = "t"\nspecial = "yes"', "`special`"),
     ('trace = "t"\nuntagged = "ok"', "untagged: expected `missing` or `unclosed`, found 'ok'"),
-    (
-        'trace = "t.x"\nelements = true\nturn = { role = ["a"] }',
-        "expected `elements` or `turn`, found both",
-    ),
+    (f"{CHAT}\nelements = true", "expected `elements` or `turn`, found both"),
     ('trace = "t.x"\nturn = { role = "assistant" }', "`turn.role`"),
     ('trace = "t.x"\nturn = ["assistant"]', "`turn`"),
     ('trace = "t"\nanswer_turn = { role = ["a"] }', "expected `turn` with `answer_turn`"),
     (f'{CHAT}\nanswer_turn = {{ role = ["a"] }}', "expected `answer` with `answer_turn`"),
+    ('trace = "t.x"\nturn = { role = [] }', "turn: expected values of `role`, found none"),
     (
-        'trace = "t.x"\nturn = { role = [] }',
-        "expected a value for each field of a turn, found none",
+        f"{CHAT}\nanswer_turn = {{ role = [] }}",
+        "answer_turn: expected values of `role`, found none",
     ),
-    (f"{CHAT}\nanswer_turn = {{ role = [] }}", "expected a value for each field of a turn"),
     (f'trace = "t"\n{TAGS}\nanswer = "a"\nanswer_tags = ["a", "b"]', "`answer_tags` or `answer`"),
     ('trace = "t"\nanswer_tags = ["a", "b"]', "expected `tags` with `answer_tags`"),
     ('trace = "t"\nspecial = true', "expected `tags` with `special`"),
     ('trace = "t"\nuntagged = "unclosed"', "expected `tags` with `untagged`"),
+    ('trace = "t"\ncomplete = "c"', "expected `tags` with `complete`"),
+    (f'{DONE}\nuntagged = "unclosed"', "expected `complete` or `untagged`, found both"),
+    ('trace = "t."', "trace: expected a column or field, found 't.'"),
+    ('trace = "t"\nprompt = ""', "prompt: expected a column or field, found ''"),
     ('trace = "t"\nparallel = ["p"]', "expected `elements` with `parallel`"),
-    ('trace = "t"\nname = "x"', "unknown key `name`; a layout is called as its file is"),
+    ('trace = "t"\nname = "x"', "unknown key `name`, known: answer, answer_tags, "),
+    ('trace = "t"\nflat = true', "unknown key `flat`, known: answer, answer_tags, "),
     (f'{CHAT}\nprompt = "messages"', "prompt: expected another column"),
     (f'{CHAT}\nsystem = "messages.content"', "system: expected another column"),
     (f'{CHAT}\ncomplete = "messages.done"', "expected `complete` or `turn`, found both"),

@@ -330,7 +330,9 @@ def test_a_line_too_long_for_memory_is_refused(tmp_path):
     scan[1] = tmp_path / "corpus"
     result = run(*scan, "--on-error", "quarantine")
     assert result.returncode == 3
-    assert json.loads(result.stdout)["quarantined"] == {"too_large": 2}
+    # Two files are indexed at once, so a line may take half as much: nothing is known of its rows.
+    told = json.loads(result.stdout)
+    assert (told["rows"], told["quarantined"], told["units_skipped"]) == (1, {}, 1)
 
 
 @pytest.mark.parametrize("end", ["jsonl", "jsonl.gz"])

@@ -1,14 +1,18 @@
-"""Presets and layouts' files read rows of their shape as meant, real ones too."""
+"""Presets and layouts' files read rows of their shape as meant, real ones too; what is beside."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import curate
-from curate.layout import load, preset, preset_names
+from curate.formats import Form, converter
+from curate.layout import load, parse, preset, preset_names
 from curate.traces import TraceReader
 from curate.verdicts import VERDICTS
 
@@ -348,5 +352,43 @@ def test_presets_are_files_as_a_user_would_write_them(tmp_path):
         told = preset(name)
         text = (Path(curate.__file__).parent / "layouts" / f"{name}.toml").read_bytes()
         file = written(tmp_path, text, f"{name}.toml")
-        assert load(file) == replace(told, name=file.name)
+        assert load(file) == replace(told, name=file.name, flat=False)
         assert told.description
+
+
+LISTS = 'trace = "t"\nelements = true\nprompt = "q"\nanswer = "a"\nparallel = ["p"]'
+
+
+def with_lists(sizes, *, each: bool) -> pa.RecordBatch:
+    """Rows of so many traces, and beside them texts and a list; answers of `each` trace or row."""
+    columns = {name: [f"{name}{row}" for row in range(len(sizes))] for name in "tpqao"}
+    for name in "tpa" if each else "tp":
+        rows = zip(columns[name], sizes, strict=True)
+        columns[name] = [[f"{text}.{n}" for n in range(size)] for text, size in rows]
+    return batch_of(columns)
+
+
+def as_row(row: dict, item: int, *, talks: bool) -> dict:
+    """What a dataset has of one trace of such a row."""
+    trace, beside = row["t"][item : item + 1], row["p"][item : item + 1]
+    if not talks:
+        return {**row, "t": trace, "p": beside}
+    answer = row["a"] if isinstance(row["a"], str) else "".join(row["a"][item : item + 1])
+    said = "".join(f"<think>\n{text}\n</think>\n\n" for text in trace) + answer
+    others = {"p": (beside or [None])[0], "q": row["q"], "o": row["o"]}
+    return {"messages": says(row["q"], said), **others}
+
+
+FORMATS = (("original", False), ("messages", False), ("messages", True))
+
+
+@pytest.mark.parametrize(("format", "each"), FORMATS)
+@given(data=st.data(), sizes=st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_chosen_traces_have_beside_them_what_their_rows_have(format, each, data, sizes):
+    layout, batch = parse(LISTS, "lists", "lists"), with_lists(sizes, each=each)
+    places = [(row, item) for row, size in enumerate(sizes) for item in range(max(1, size))]
+    chosen = sorted(data.draw(st.lists(st.sampled_from(places), min_size=1, unique=True)))
+    convert = converter(Form(format=format), layout, batch.schema, None)
+    made = convert(batch, *np.array(chosen).T).to_pylist()
+    rows = batch.to_pylist()
+    assert made == [as_row(rows[row], item, talks=format == "messages") for row, item in chosen]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,8 @@ def test_a_run_with_a_selection_is_refused_over_one_without(ground, tmp_path, ru
     out = tmp_path / "out"
     plain = ["scan", ground / "corpus", "--shard-size", "5KB", "--out", out]
     before = "os.rename .curate/features/" if state == "killed" else None
-    forked(tmp_path, *plain, before=before, nth=2)
+    ended = forked(tmp_path, *plain, before=before, nth=2)
+    assert ended.returncode == (-signal.SIGKILL if state == "killed" else 0), ended.stderr
     left = tree(out)
     told = only_line(run_here(*plain, "--keep", "true"))
     assert told.startswith(f"{out}: holds a run with another selection: was not given, now given")
@@ -146,8 +148,9 @@ def test_a_run_over_another_split_is_refused(ground, tmp_path, run_here, state):
     for name in ("train", "test"):
         (tmp_path / f"{name}.parquet").rename(corpus / f"{name}.parquet")
     command = ["scan", corpus, "--out", out, "--split"]
-    before = "unlink .curate/journal" if state == "killed" else None
-    forked(tmp_path / "log", *command, "train", before=before)
+    before = "os.remove .curate/journal.jsonl" if state == "killed" else None
+    ended = forked(tmp_path / "log", *command, "train", before=before)
+    assert ended.returncode == (-signal.SIGKILL if state == "killed" else 0), ended.stderr
     left = tree(out)
     told = only_line(run_here(*command, "test"))
     assert told.startswith(f"{out}: holds a run with another --split: was 'train', now 'test'; ")

@@ -277,10 +277,8 @@ def test_select_gives_what_a_scan_with_the_same_rule_gives(tmp_path):
     before = tree(tmp_path / "scan")
     curate.select(tmp_path / "scan", out=tmp_path / "selected", **rule)
     curate.scan(corpus, out=tmp_path / "direct", id="id", teacher="teacher", **rule)
-    # What the scan measured, and what it could not read, stays with it.
-    scanned = ("features", "quarantine")
     direct = tree(tmp_path / "direct")
-    of_scan = {k: v for k, v in direct.items() if k.split("/")[1] in scanned}
+    of_scan = {k: v for k, v in direct.items() if k.split("/")[1] in ("features", "quarantine")}
     assert before == of_scan
     assert tree(tmp_path / "selected") == {k: v for k, v in direct.items() if k not in of_scan}
     assert tree(tmp_path / "scan") == before

@@ -17,7 +17,7 @@ from curate.traces import TraceReader
 from curate.verdicts import ACCEPTABLE, NOT_READ, READ, VERDICTS
 from curate.verifying import verify
 from tests.command_line import run
-from tests.test_curate_layouts import batch_of, says, traces_of
+from tests.test_curate_layouts import LISTS, as_row, batch_of, says, traces_of, with_lists, written
 from tests.test_native_thoughts import texts
 
 PAIRS = {
@@ -234,11 +234,6 @@ def cast(values: list, kind: pa.DataType) -> pa.Array:
     return array.dictionary_encode() if pa.types.is_dictionary(kind) else array.cast(kind)
 
 
-def broken(reason: str):
-    """Something that is known to be wrong."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @pytest.mark.parametrize("kind", TEXTS, ids=str)
 @pytest.mark.parametrize("name", ["think", "openr1"])
 def test_texts_may_be_of_any_type(kind, name):
@@ -303,15 +298,8 @@ def test_a_column_of_nothing_but_nulls_has_no_traces(tmp_path, name, column, ver
     assert report.quarantined == {"missing": len(verdicts)}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("correctness_math_verify", "a"),
-        ("correctness_math_verify", "</think>"),
-        ("is_reasoning_complete", "a"),
-        pytest.param("is_reasoning_complete", "</think>", marks=broken("it is not looked at")),
-    ],
-)
+@pytest.mark.parametrize("text", ["a", "</think>"])
+@pytest.mark.parametrize("name", ["correctness_math_verify", "is_reasoning_complete"])
 @pytest.mark.parametrize("values", [[[True, False], [True]], [[None] * 2, [None] * 3]])
 def test_a_list_of_another_length_beside_the_traces_is_one_line(tmp_path, name, values, text):
     path = tmp_path / "0.parquet"
@@ -319,7 +307,7 @@ def test_a_list_of_another_length_beside_the_traces_is_one_line(tmp_path, name, 
     pq.write_table(pa.table({"generations": [[text] * 2] * 2, name: values}), path)
     with pytest.raises(SchemaError) as error:
         curate.scan(path, out=tmp_path / "out", preset="openr1")
-    told = f"a list of {len(values[1])} values beside 2 texts"
+    told = f"column `{name}` has a list of length {len(values[1])} beside 2 texts"
     assert str(error.value) == f"{path}: row 1: {told}"
 
 
@@ -373,14 +361,36 @@ def test_a_column_beside_the_texts_is_read_again_too(tmp_path):
     assert verify(out, 1).problems == []
 
 
-@broken("the rows of a batch for its chosen traces, where there are as many")
-def test_a_text_beside_a_list_goes_with_all_its_traces(tmp_path):
-    path, layout = tmp_path / "0.parquet", tmp_path / "mine.toml"
-    columns = {"t": [["a", "b"], [" "]], "q": ["q", "r"], "a": ["4", "5"]}
+@pytest.mark.parametrize("format", ["original", "messages"])
+@pytest.mark.parametrize("problem", [None, "q"])
+def test_what_is_beside_a_list_goes_with_all_its_traces(tmp_path, format, problem):
+    """Three traces of three rows are kept, two of them of one row."""
+    batch, path, out = with_lists([2, 0, 1], each=False), tmp_path / "0.parquet", tmp_path / "out"
+    pq.write_table(pa.Table.from_batches([batch]), path)
+    layout = written(tmp_path, LISTS if problem is None else LISTS.replace('prompt = "q"', ""))
+    options = {"layout": layout, "problem": problem, "format": format, "keep": "true"}
+    assert curate.scan(path, out=out, **options).quarantined == {"missing": 1}
+    rows = batch.to_pylist()
+    emitted = pq.read_table(out / "data").to_pylist()
+    talks, kept = format == "messages", ((0, 0), (0, 1), (2, 0))
+    assert emitted == [as_row(rows[row], item, talks=talks) for row, item in kept]
+
+
+PAIR = pa.struct([("a", pa.int64()), ("b", pa.string())])
+NESTED = pa.list_(pa.list_(PAIR, 2))
+MADE = (pa.list_(PAIR, 2), pa.list_view(PAIR), pa.large_list_view(PAIR), NESTED)
+
+
+@pytest.mark.parametrize("kind", MADE, ids=str)
+@pytest.mark.parametrize("options", [{}, {"format": "messages", "problem": "q", "answer": "q"}])
+def test_lists_of_any_make_may_be_beside_the_trace(tmp_path, kind, options):
+    one, two = [{"a": 1, "b": "x"}, {"a": 2, "b": None}], [{"a": 3, "b": ""}, {"a": 4, "b": "y"}]
+    values = [[one], None, [two]] if kind == NESTED else [one, None, two]
+    columns = {"trace": ["a", " ", "b"], "q": ["q", "r", "s"], "x": pa.array(values, kind)}
+    path, out = tmp_path / "0.parquet", tmp_path / "out"
     pq.write_table(pa.table(columns), path)
-    layout.write_text('trace = "t"\nelements = true\nprompt = "q"\nanswer = "a"\n')
-    options = {"layout": layout, "keep": "true", "format": "prompt-completion"}
-    assert curate.scan(path, out=tmp_path / "out", **options).rejected == {"empty": 1}
-    (one,), (other,) = pq.read_table(tmp_path / "out/data")["completion"].to_pylist()
-    assert one["content"] == "<think>\na\n</think>\n\n4"
-    assert other["content"] == "<think>\nb\n</think>\n\n4"
+    curate.scan(path, out=out, keep="true", **options)
+    emitted = pq.read_table(out / "data")
+    assert emitted["x"].type == pq.read_schema(path).field("x").type
+    assert emitted["x"].to_pylist() == [values[0], values[2]]
+    assert verify(out, 1).problems == []

@@ -112,6 +112,8 @@ def summary(report: Report) -> str:
     parts = [_counts(report), _skipped(report.skipped)]
     if report.strata is not None:
         parts.append(_strata(report.strata))
+    if report.selected and not report.kept:
+        parts.append("nothing is kept: `datasets` cannot load a dataset without rows")
     if report.cut is not None:
         parts += [_matched(report.cut.matched), _tokens(report.cut.sizes)]
         parts += [_group(group) for group in report.cut.groups]
