@@ -201,8 +201,8 @@ class TraceReader:
         self, leaf: pa.Array, rows: np.ndarray, texts: np.ndarray, items: np.ndarray
     ) -> Traces:
         """The thought of each of some texts of a leaf; a null or no text at all is `missing`."""
-        if pa.types.is_null(leaf.type):
-            leaf = leaf.cast(pa.string())
+        # A dictionary may hold nulls that it does not count.
+        leaf = leaf.cast(pa.string()) if pa.types.is_null(leaf.type) else plain_text(leaf)
         data, offsets = text_buffers(leaf)
         here = texts >= 0
         begins, stops = offsets[texts], offsets[texts + 1]

@@ -30,5 +30,8 @@ NOT_READ = {
 }
 """What is wrong with rows that were looked at and could not be read as a trace."""
 
-QUARANTINED = (*NOT_READ, "unreadable", "too_large", "schema")
-"""Reasons of rows that are quarantined: also those of `errors`. All others are of rejected rows."""
+UNREAD = ("unreadable", "too_large", "schema")
+"""Of rows that could not be looked at: the reasons of `errors`."""
+
+QUARANTINED = (*NOT_READ, *UNREAD)
+"""Reasons of rows that are quarantined. All others are of rejected rows."""

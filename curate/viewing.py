@@ -23,7 +23,7 @@ from curate.layout import from_dict
 from curate.reading import open_shard
 from curate.terminal import printable, printable_lines
 from curate.traces import TraceReader
-from curate.verdicts import QUARANTINED
+from curate.verdicts import QUARANTINED, UNREAD
 
 STYLES = (
     "bold black on yellow",
@@ -57,7 +57,7 @@ def find_trace(folder: str | Path, row: str) -> Found:
     files = feature_files(scan, len(record["shards"]))
     shard, position = _locate(record, files, row)
     features = _features(record, files, shard, position, place)
-    if features["verdict"] in QUARANTINED:
+    if features["verdict"] in UNREAD:
         raise CurateError(f"{row}: could not be read when it was scanned: {features['verdict']}")
     selected = place / ".curate" / "selection" / files[shard].name
     decision = _row(selected, position) if selected.exists() else None
@@ -93,7 +93,7 @@ def _locate(record: manifest.Manifest, files: list[Path], row: str) -> tuple[int
             if same_place.any():
                 return shard, at + int(same_place.arg_true()[0])
             at += chunk.height
-        raise CurateError(f"{row}: shard {names[shard]} has {at:,} traces, and none there")
+        raise CurateError(f"{row}: shard {names[shard]} has {at:,} traces, counted from 0")
     is_bytes = pa.types.is_binary(pq.read_schema(files[0]).field("id").type)
     same = pl.col("id") == row.encode() if is_bytes else pl.col("id").cast(pl.String) == row
     found = []
@@ -193,9 +193,7 @@ def _decision(found: Found) -> list[str]:
         return ["kept"]
     rule, reason = found.record["rule"], found.decision["reason"]
     if reason not in ("drop_top", "best_of", "keep", "keep_null"):
-        if reason in QUARANTINED:
-            return [f"quarantined: {reason}, as the rest of the row cannot be read"]
-        return [f"rejected: {reason}"]
+        return [f"{'quarantined' if reason in QUARANTINED else 'rejected'}: {reason}"]
     if reason == "best_of":
         value, stratum = _exact(found.features, rule["rank_by"]), _stratum(found, rule["within"])
         return [

@@ -1,7 +1,6 @@
 """`curate show`: finding a trace, and what is printed of it."""
 
 import shutil
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +10,6 @@ from click.testing import CliRunner
 import curate
 from curate.__main__ import cli
 from curate.errors import CurateError, OutputError, ShardError
-from curate.viewing import find_trace, render
 
 LEXICON = """\
 name = "small"
@@ -147,10 +145,11 @@ def test_an_empty_trace_has_no_steps(place):
 
 
 @pytest.mark.parametrize("folder", ["scan", "cut", "all"])
-def test_a_row_that_could_not_be_read_is_refused(place, folder):
-    assert refusal(place / folder, "a.parquet:3") == (
-        "a.parquet:3: could not be read when it was scanned: missing"
-    )
+def test_a_row_without_a_trace_says_so(place, folder):
+    shown = show(place / folder, "a.parquet:3")
+    assert shown.startswith("a.parquet:3\nverdict: missing\n")
+    assert ("quarantined: missing" in shown) == (folder != "scan")
+    assert shown.endswith("markers:  branch   check  \n\n")
 
 
 @pytest.mark.parametrize(
@@ -168,11 +167,11 @@ def test_a_row_that_could_not_be_read_is_refused(place, folder):
             "gone.parquet:0",
             "gone.parquet:0: no row has this id; a row is an id or SHARD:ROW, as a.parquet:0",
         ),
-        ("a.parquet:5", "a.parquet:5: shard a.parquet has 5 traces, and none there"),
-        ("a.parquet:0:1", "a.parquet:0:1: shard a.parquet has 5 traces, and none there"),
+        ("a.parquet:5", "a.parquet:5: shard a.parquet has 5 traces, counted from 0"),
+        ("a.parquet:0:1", "a.parquet:0:1: shard a.parquet has 5 traces, counted from 0"),
         (
             "sub/b:c.parquet:3",
-            "sub/b:c.parquet:3: shard sub/b:c.parquet has 3 traces, and none there",
+            "sub/b:c.parquet:3: shard sub/b:c.parquet has 3 traces, counted from 0",
         ),
     ],
 )
@@ -273,24 +272,17 @@ def test_steps_are_cut_by_the_delimiter_of_the_scan(tmp_path):
     assert shown.endswith("   0   one\n\n   1   two\n\n   2   three\n\n")
 
 
-def test_bytes_that_are_no_text_are_escaped(tmp_path, capsys):
-    """No such trace is found, and should one get so far it would do no harm."""
-    data = b"ok \xff\xfe end" + b"caf\xc3" + b"\xed\xa0\x80"
-    offsets = pa.array([0, 9, 13, 16], pa.int32()).buffers()[1]
-    traces = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(data)])
+def test_bytes_that_are_no_text_are_escaped(tmp_path):
+    data = b"ok \xff\xfe end" + b"caf\xc3" + b"\xed\xa0\x80" + b"a\x00b"
+    ends = (0, 9, 13, 16, 19)
+    offsets = pa.array(ends, pa.int32()).buffers()[1]
+    traces = pa.Array.from_buffers(pa.string(), 4, [None, offsets, pa.py_buffer(data)])
     write(tmp_path / "a.parquet", trace=traces)
     curate.scan(tmp_path / "a.parquet", out=tmp_path / "scan")
-    for row in range(3):
-        assert refusal(tmp_path / "scan", f"a.parquet:{row}") == (
-            f"a.parquet:{row}: could not be read when it was scanned: invalid_utf8"
-        )
-    write(tmp_path / "b.parquet", trace=["x"])
-    curate.scan(tmp_path / "b.parquet", out=tmp_path / "text")
-    found = find_trace(tmp_path / "text", "b.parquet:0")
-    for row, shown in enumerate([r"ok \xff\xfe end", r"caf\xc3", r"\xed\xa0\x80"]):
-        start, end = (0, 9, 13, 16)[row : row + 2]
-        render(replace(found, trace=data[start:end]))
-        assert f"   0   {shown}\n" in capsys.readouterr().out
+    for row, told in enumerate([r"ok \xff\xfe end", r"caf\xc3", r"\xed\xa0\x80", r"a\x00b"]):
+        shown = show(tmp_path / "scan", f"a.parquet:{row}")
+        assert f"verdict: {'not_text' if row == 3 else 'invalid_utf8'}\n" in shown
+        assert f"   0   {told}\n" in shown
 
 
 EVIL = "\x1b]0;title\x07\x1b[31mred\u202e\u200b\r\x00\x9b"
