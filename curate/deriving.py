@@ -18,12 +18,13 @@ from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.facts import Fact
 from curate.features import LOCATOR
 from curate.memory import Allowance
+from curate.nesting import RowError
 from curate.parallel import run_jobs
 from curate.progress import Progress
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
 from curate.skipping import Skipped, Skips
 from curate.source import Source
-from curate.traces import RowError, TraceReader, Traces
+from curate.traces import TraceReader, Traces
 from curate.unitreading import UnitReader
 from curate.units import Unit, plan_units
 from curate.wholefile import FileRecord

@@ -24,13 +24,13 @@ from curate.corpus import Shard
 from curate.errors import CurateError, SchemaError, ShardError
 from curate.footers import Footer
 from curate.memory import Allowance
+from curate.nesting import RowError
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress
 from curate.rawfooter import first_line, is_of_any
 from curate.reading import OpenShard, open_shard
 from curate.shardplan import Kept, Stretch
 from curate.skipping import Skipped, Skips
-from curate.traces import RowError
 from curate.wholefile import FileRecord, part_of, settle_parquet
 
 ROW_GROUP_BYTES = 48 << 20

@@ -17,8 +17,9 @@ from curate.contamination import CONTAMINATED, Benchmarks
 from curate.errors import CurateError
 from curate.features import FIELDS
 from curate.layout import Layout
+from curate.nesting import beside, spans
 from curate.tokens import TokenCounter, load_tokenizer
-from curate.traces import TraceReader, Traces, beside, spans
+from curate.traces import TraceReader, Traces
 from curate.units import Columns
 from curate.verdicts import UNCLOSED
 

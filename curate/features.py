@@ -156,12 +156,16 @@ class Measurer:
             delimiter=self._delimiter,
             want_steps=self._steps_wanted,
             want_unique=self._repeats,
+            want_faults=found.unchecked,
         )
         if gaps:
             counts = counts.every_other()
         if answer_sizes is None:
             answer_sizes = pa.nulls(len(found), pa.int64())
-        of_traces = found.sizes, found.verdicts, found.rows, found.items
+        verdicts = found.verdicts
+        if counts.faults is not None:
+            verdicts = np.where(counts.faults > 0, counts.faults, verdicts)
+        of_traces = found.sizes, verdicts, found.rows, found.items
         return Measured(first, *of_traces, answer_sizes, counts)
 
     def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
@@ -260,7 +264,7 @@ def measure(
     measurer = Measurer(load(lexicon), parse_delimiter(delimiter), repeats=repeats)
     reader, schema = TraceReader(plain("trace")), pa.schema(measurer.fields)
     measured = [
-        measurer.measure(reader.read(pa.record_batch([chunk], ["trace"])))
+        measurer.measure(reader.read(pa.record_batch([chunk], ["trace"]), check=False))
         for chunk in column.chunks
     ]
     tables = [pa.Table.from_arrays(measurer.features([each]), schema=schema) for each in measured]

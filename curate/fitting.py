@@ -9,7 +9,8 @@ import pyarrow as pa
 from curate.buffers import is_text
 from curate.errors import LayoutError
 from curate.layout import THINK, Layout, preset, preset_names
-from curate.traces import TraceReader, is_list
+from curate.nesting import is_list
+from curate.traces import TraceReader
 from curate.verdicts import EMPTY, MISSING
 
 OPEN_COLUMN = {"think", "harmony"}
@@ -44,7 +45,7 @@ def _wrong_answer(layout: Layout, schema: pa.Schema) -> str | None:
     if wrong := _unknown(schema, column):
         return wrong
     kind = schema.field(column).type
-    if is_list(kind) and (layout.turn or layout.elements):
+    if is_list(kind) and (layout.turn or (layout.elements and not names)):
         kind = kind.value_type
     found = _leaf(kind, tuple(names))
     if found is None:

@@ -23,10 +23,10 @@ from curate.jsonlines import LINE_COPIES, MAX_LINE_BYTES, read_index, unify
 from curate.jsonreading import JsonIndex, described, parsed_schema
 from curate.layout import Layout
 from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
+from curate.nesting import is_list
 from curate.parallel import run_jobs
 from curate.rawfooter import UNREADABLE, RawFooter, first_line, is_of_any, read_footer
 from curate.skipping import Skipped, Skips
-from curate.traces import is_list
 
 READERS = 8
 """Footers read at once: opening a file is waiting, for a disk or a network."""

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from curate.buffers import is_text, take_rows
 from curate.errors import CurateError, SchemaError
 from curate.layout import THINK, Layout
-from curate.traces import RowError, TraceReader, Traces, below, beside, is_list, matching, spans
+from curate.nesting import RowError, below, beside, is_list, matching, spans
+from curate.traces import TraceReader, Traces
 from curate.trainers import COLUMNS, FIELDS, ROLES, collisions, renamed
 from curate.verdicts import MISSING, UNCLOSED
 

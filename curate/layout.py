@@ -116,7 +116,7 @@ class Layout:
     @property
     def lists_beside(self) -> set[str]:
         """Columns that have a list where the traces have one, a value for each."""
-        named = (*self.parallel, self.complete, self.correct)
+        named = (*self.parallel, self.complete, self.correct, self.answer)
         return {name for name in named if name is not None} if self.elements else set()
 
     @property

@@ -23,12 +23,13 @@ from curate.features import STEP_OPTIONS, Measured, Measurer, quarantine_schema,
 from curate.footers import Footer
 from curate.layout import Layout
 from curate.memory import Allowance, check_bound, mib
+from curate.nesting import RowError
 from curate.parallel import CancelledError, run_jobs
 from curate.progress import Progress, Silent
 from curate.sidecars import HELD_BYTES, ParquetSink, ShardSidecars
 from curate.sidecartables import SidecarTables
 from curate.skipping import Skipped, Skips
-from curate.traces import RowError, TraceReader, Traces
+from curate.traces import TraceReader, Traces
 from curate.unitreading import COPIES, UnitReader
 from curate.units import Columns, Unit, plan_units
 from curate.wholefile import FileRecord
@@ -208,7 +209,7 @@ class Measuring:
         held_rows = held_bytes = 0
         for row, batch in self._batches(unit, take):
             try:
-                found = self._reader.read(batch)
+                found = self._reader.read(batch, check=False)
                 answers = self._reader.answer_sizes(batch, found)
                 beside = self._tables.beside(batch, found)
             except RowError as error:

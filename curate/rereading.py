@@ -9,7 +9,8 @@ import pyarrow as pa
 from curate.buffers import text_buffers
 from curate.formats import CLOSING, OPENING
 from curate.layout import THINK, Layout, from_dict
-from curate.traces import TraceReader, below, stand_at
+from curate.nesting import below, stand_at
+from curate.traces import TraceReader
 from curate.trainers import COLUMNS, FIELDS, ROLES
 
 

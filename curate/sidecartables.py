@@ -8,8 +8,9 @@ import pyarrow as pa
 from curate.corpus import Shard
 from curate.errors import SchemaError
 from curate.features import LOCATOR, Measured, Measurer, quarantine_schema, step_schema
+from curate.nesting import beside
 from curate.skipping import Skipped
-from curate.traces import Traces, beside
+from curate.traces import Traces
 from curate.units import Columns
 from curate.verdicts import NOT_READ, VERDICTS
 

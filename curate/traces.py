@@ -5,18 +5,27 @@ Each row gives one trace, or one for each element of its list; where a row has n
 one, `missing`, so that every row of a corpus is accounted for.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.buffers import plain_text, take_rows, text_buffers
-from curate.errors import SchemaError
-from curate.layout import Layout, Turn
-from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, SEVERAL, UNCLOSED
+from curate.buffers import plain_text, text_buffers
+from curate.layout import Layout
+from curate.nesting import (
+    below,
+    beside,
+    check_sizes,
+    elements,
+    is_list,
+    list_rows,
+    matching,
+    read_only,
+    spans,
+    stand_at,
+)
+from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, OK, SEVERAL, UNCLOSED
 
 PER_TRACE = ("begins", "starts", "ends", "stops", "verdicts", "rows", "items", "texts")
 
@@ -30,7 +39,8 @@ class Traces:
     `verdicts` uint8 are indices into `native.VERDICTS`. `rows` int64 is the row in the batch,
     `items` int32 the position in the row's list, `texts` int64 the element or message that it was
     cut from, counted over the batch, -1 where there is none. `per_row` int64[rows] are the texts of
-    each row of the batch, `text_bytes` the bytes of all texts that they could be in.
+    each row of the batch, `text_bytes` the bytes of all texts that they could be in. If they are
+    `unchecked`, the verdicts do not say yet which are no text.
     """
 
     data: np.ndarray
@@ -44,6 +54,7 @@ class Traces:
     texts: np.ndarray
     per_row: np.ndarray
     text_bytes: int
+    unchecked: bool
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -68,19 +79,26 @@ class TraceReader:
         from curate.native.thoughts import cut_thoughts
 
         self.layout = layout
-        self._cut = cut_thoughts
+        self._cut_thoughts = cut_thoughts
         self._opening, self._closing = (np.frombuffer(tag, np.uint8) for tag in layout.tag_bytes)
 
-    def read(self, batch: pa.RecordBatch) -> Traces:
-        """The traces of a batch that has the layout's leaves, and may have others."""
+    def read(self, batch: pa.RecordBatch, *, check: bool = True) -> Traces:
+        """
+        The traces of a batch that has the layout's leaves, and may have others.
+
+        Without `check`, whether they are text may be left `unchecked`: measuring finds that out at
+        next to no cost.
+        """
         layout = self.layout
         column = batch.column(layout.column)
+        check = check or bool(layout.tags)
         if layout.turn:
-            return self._of_turns(column)
+            return self._of_turns(column, check)
         if layout.elements:
-            return self._of_elements(column, batch)
+            return self._of_elements(column, batch, check)
         texts = np.arange(len(column))
-        found = self._cut_all(below(column, layout.fields), texts, texts, np.zeros_like(texts))
+        leaf = below(column, layout.fields)
+        found = self._cut_all(leaf, texts, texts, np.zeros_like(texts), check)
         return self._completed(found, batch)
 
     def answer_sizes(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
@@ -90,7 +108,7 @@ class TraceReader:
         0 where it is nothing but blanks.
         """
         if self.layout.answer is not None:
-            leaf = self._named_answers(batch, found)
+            leaf = plain_text(self._named_answers(batch, found))
             there = leaf.is_valid().to_numpy(zero_copy_only=False)
             data, offsets = text_buffers(leaf)
             begins, stops = offsets[:-1], offsets[1:]
@@ -161,7 +179,10 @@ class TraceReader:
         column, *names = layout.answer.split(".") if layout.is_nested else [layout.answer]
         if not layout.turn:
             leaf = below(batch.column(column), names)
-            return beside(leaf if is_list(leaf.type) else plain_text(leaf), found, layout.answer)
+            if pa.types.is_null(leaf.type):
+                leaf = leaf.cast(pa.string())
+            answers = beside(leaf if is_list(leaf.type) else plain_text(leaf), found, layout.answer)
+            return answers.cast(pa.string()) if pa.types.is_null(answers.type) else answers
         lists = batch.column(column)
         messages, texts = lists.flatten(), found.texts
         if layout.answer_turn:
@@ -172,18 +193,20 @@ class TraceReader:
         leaf = plain_text(below(messages, names))
         return leaf.take(pa.array(texts, mask=texts < 0))
 
-    def _of_elements(self, column: pa.Array, batch: pa.RecordBatch) -> Traces:
+    def _of_elements(self, column: pa.Array, batch: pa.RecordBatch, check: bool) -> Traces:
         rows, items, texts = elements(column)
-        found = self._cut_all(below(column.flatten(), self.layout.fields), rows, texts, items)
-        return self._completed(found, batch)
+        leaf = below(column.flatten(), self.layout.fields)
+        return self._completed(self._cut_all(leaf, rows, texts, items, check), batch)
 
-    def _of_turns(self, column: pa.Array) -> Traces:
+    def _of_turns(self, column: pa.Array, check: bool) -> Traces:
         """The last thought of each row; `several` where more than one message has one."""
         messages, of_row = column.flatten(), list_rows(column)
         turns = np.flatnonzero(matching(messages, self.layout.turn))
         leaf = below(messages, self.layout.fields)
-        each = self._cut_all(leaf, of_row[turns], turns, np.zeros_like(turns))
-        if np.array_equal(each.rows, np.arange(len(column))):
+        in_each = np.array_equal(of_row[turns], np.arange(len(column)))
+        check = check or not in_each
+        each = self._cut_all(leaf, of_row[turns], turns, np.zeros_like(turns), check)
+        if in_each:
             return each  # a turn in each row, as nearly always
         holds = each.verdicts != MISSING
         told = holds & (each.verdicts != EMPTY)
@@ -198,7 +221,7 @@ class TraceReader:
         return found
 
     def _cut_all(
-        self, leaf: pa.Array, rows: np.ndarray, texts: np.ndarray, items: np.ndarray
+        self, leaf: pa.Array, rows: np.ndarray, texts: np.ndarray, items: np.ndarray, check: bool
     ) -> Traces:
         """The thought of each of some texts of a leaf; a null or no text at all is `missing`."""
         # A dictionary may hold nulls that it does not count.
@@ -214,27 +237,29 @@ class TraceReader:
         if leaf.null_count:
             known = here & leaf.is_valid().to_numpy(zero_copy_only=False)[texts]
         begins.flags.writeable = stops.flags.writeable = False
-        starts, ends = np.empty_like(begins), np.empty_like(begins)
-        verdicts = np.empty(len(texts), np.uint8)
-        self._cut(
-            data,
-            begins,
-            stops,
-            self._opening,
-            self._closing,
-            self.layout.special,
-            starts,
-            ends,
-            verdicts,
-        )
+        starts, ends, verdicts = self._cut(data, begins, stops, check)
         verdicts[~known] = MISSING
         items = items.astype(np.int32)
         num_bytes = int(offsets[-1] - offsets[0])
         per_row = np.bincount(rows[here], minlength=int(rows[-1]) + 1 if len(rows) else 0)
         spans_of = begins, starts, ends, stops
-        found = Traces(data, *spans_of, verdicts, rows, items, texts, per_row, num_bytes)
+        found = Traces(data, *spans_of, verdicts, rows, items, texts, per_row, num_bytes, not check)
         untagged = (verdicts == MISSING) & known if self.layout.untagged == "unclosed" else None
         return found if untagged is None else _left_open(found, untagged)
+
+    def _cut(
+        self, data: np.ndarray, begins: np.ndarray, stops: np.ndarray, check: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the thought of each text starts and ends, and its verdict."""
+        verdicts = np.empty(len(begins), np.uint8)
+        if not check:
+            empty = self._sizes_but_blanks(data, begins, stops) == 0
+            verdicts[:] = np.where(empty, EMPTY, OK)
+            return begins.copy(), np.where(empty, begins, stops), verdicts
+        starts, ends = np.empty_like(begins), np.empty_like(begins)
+        tags = self._opening, self._closing, self.layout.special
+        self._cut_thoughts(data, begins, stops, *tags, starts, ends, verdicts)
+        return starts, ends, verdicts
 
     def _completed(self, found: Traces, batch: pa.RecordBatch) -> Traces:
         """A text without tags that is known to be cut off was cut off while thinking."""
@@ -283,124 +308,5 @@ def _taken(each: Traces, chosen: np.ndarray) -> Traces:
         of(each.texts, np.full(len(chosen), -1)),
         np.ones(len(chosen), np.int64),
         each.text_bytes,
+        each.unchecked,
     )
-
-
-def below(array: pa.Array, names: Sequence[str]) -> pa.Array:
-    """A field of structs in structs."""
-    for name in names:
-        array = pc.struct_field(array, name)
-    return array
-
-
-def list_rows(lists: pa.Array) -> np.ndarray:
-    """The row of each element of flattened lists: int64."""
-    rows: np.ndarray = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
-    return rows
-
-
-def elements(lists: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Row, position in it, and place in the flattened lists of each element: int64[n].
-
-    A row of none has one all the same, whose place is -1.
-    """
-    sizes = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
-    shown = np.maximum(sizes, 1)
-    rows = np.repeat(np.arange(len(sizes)), shown)
-    items = np.arange(len(rows)) - np.repeat(np.cumsum(shown) - shown, shown)
-    places = items + np.repeat(np.cumsum(sizes) - sizes, shown)
-    places[np.repeat(sizes == 0, shown)] = -1
-    return rows, items, places
-
-
-def beside(column: pa.Array, found: Traces, name: str) -> pa.Array:
-    """
-    The value of a column beside each trace: that of its row, or its own of a list beside a list.
-
-    A list that is null gives nulls. Raises RowError, which names the column, where one is longer or
-    shorter.
-    """
-    if not is_list(column.type):
-        if np.array_equal(found.rows, np.arange(len(column))):
-            return column
-        return take_rows(column, found.rows)
-    sizes = check_sizes(column, found, name)
-    first = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
-    there = (found.texts >= 0) & (sizes[found.rows] >= 0)
-    places = np.where(there, first[found.rows] + found.items, 0)
-    return column.flatten().take(pa.array(places, mask=~there))
-
-
-def check_sizes(lists: pa.Array, found: Traces, name: str) -> np.ndarray:
-    """The lengths of lists beside lists of texts, -1 for null: int64[rows]. Raises RowError."""
-    sizes: np.ndarray = pc.list_value_length(lists).fill_null(-1).to_numpy().astype(np.int64)
-    wrong = np.flatnonzero((sizes >= 0) & (sizes != found.per_row))
-    if len(wrong):
-        row = int(wrong[0])
-        texts = f"{found.per_row[row]:,} {'text' if found.per_row[row] == 1 else 'texts'}"
-        raise RowError(row, f"column `{name}` has a list of length {sizes[row]:,} beside {texts}")
-    return sizes
-
-
-class RowError(Exception):
-    """A row of a batch is not as its layout says; nothing of the batch can be used."""
-
-    def __init__(self, row: int, what: str) -> None:
-        self.row = row
-        super().__init__(what)
-
-    def of(self, path: str, first: int) -> SchemaError:
-        """The same as what a user is told, of a batch that begins at row `first` of a shard."""
-        return SchemaError(f"{path}: row {first + self.row:,}: {self}")
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
-
-
-def matching(messages: pa.Array, turn: Turn) -> np.ndarray:
-    """Which messages have one of the values that each field of `turn` lists: bool[n]."""
-    found = np.ones(len(messages), np.bool_)
-    for name, values in turn.items():
-        leaf = plain_text(pc.struct_field(messages, name))
-        told = pc.is_in(leaf, options=_among(values, leaf.type))
-        found &= told.to_numpy(zero_copy_only=False)
-    return found
-
-
-@lru_cache(maxsize=64)
-def _among(values: tuple[str, ...], kind: pa.DataType) -> pc.SetLookupOptions:
-    """The values as `is_in` takes them, made once for all batches."""
-    return pc.SetLookupOptions(pa.array(values).cast(kind))
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """A view of an array as kernels are given it, contiguous and read only."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-def stand_at(
-    data: np.ndarray, places: np.ndarray, stops: np.ndarray, tag: np.ndarray
-) -> np.ndarray:
-    """Whether a tag (uint8[size]) stands at each place, before the stop: bool[n]."""
-    fits = places + len(tag) <= stops
-    if not len(data):
-        return np.zeros(len(places), np.bool_)
-    at = np.where(fits, places, 0)[:, None] + np.arange(len(tag))
-    found: np.ndarray = fits & (data[at.clip(max=len(data) - 1)] == tag).all(axis=1)
-    return found
-
-
-def spans(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
-    """Spans of `data` that ascend and do not overlap, as an array: large_binary[n]."""
-    # Every other element of spans and the gaps between them; taking is what copies.
-    offsets = np.empty(2 * len(starts) + 1, np.int64)
-    offsets[:-1:2], offsets[1::2] = starts, ends
-    offsets[-1] = ends[-1] if len(ends) else 0
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    both = pa.Array.from_buffers(pa.large_binary(), 2 * len(starts), buffers)
-    return both.take(pa.array(np.arange(0, 2 * len(starts), 2)))

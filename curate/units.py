@@ -8,9 +8,9 @@ import pyarrow as pa
 from curate.errors import SchemaError
 from curate.features import FIELDS, LOCATOR, NAMED
 from curate.footers import Footer
+from curate.nesting import is_list
 from curate.reading import UNIT_BYTES
 from curate.skipping import Skipped
-from curate.traces import is_list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from .repeats import count_unique_steps
 from .scalar import BLANK_LINE, BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, LINE, LITERAL, STEPS
 from .simd import WIDTH
 from .tables import Tables
+from .utf8 import check_texts
 
 Kernel = Literal["vector", "scalar"]
 
@@ -43,7 +44,8 @@ class Counts:
     `steps`, `branch_steps`, `branch_pairs`, `first_branch` (index, -1 for none): int32[num_traces].
     `markers`, `category_steps`: int32[num_traces, num_categories]. `unique_steps`:
     int32[num_traces] or None. `spans` (bytes into the trace, half-open): int64[num_steps, 2] and
-    `step_markers`: int32[num_steps, num_categories], or None.
+    `step_markers`: int32[num_steps, num_categories], or None. `faults`: uint8[num_traces], verdicts
+    of what is no text, 0 for the others, or None.
     """
 
     steps: np.ndarray
@@ -55,6 +57,7 @@ class Counts:
     unique_steps: np.ndarray | None = None
     spans: np.ndarray | None = None
     step_markers: np.ndarray | None = None
+    faults: np.ndarray | None = None
 
     def every_other(self) -> "Counts":
         """The counts of the first trace, the third, and so on."""
@@ -69,6 +72,7 @@ class Counts:
             unique_steps=None if self.unique_steps is None else self.unique_steps[::2],
             spans=None if self.spans is None else self.spans[inside],
             step_markers=None if self.step_markers is None else self.step_markers[inside],
+            faults=None if self.faults is None else self.faults[::2],
         )
 
     @property
@@ -86,6 +90,7 @@ def measure(
     delimiter: str | bytes = "blank-line",
     want_steps: bool = False,
     want_unique: bool = False,
+    want_faults: bool = False,
     kernel: Kernel = HOST_KERNEL,
 ) -> Counts:
     """
@@ -106,6 +111,7 @@ def measure(
     mode, literal = _delimiter(delimiter)
     state = np.empty((2, tables.num_categories), np.int64)
     first_steps = np.empty(num_traces + 1, np.int64)
+    faults = np.zeros(num_traces if want_faults else 0, np.uint8)
 
     def run(capacity: int) -> tuple[int, np.ndarray, np.ndarray]:
         spans = np.empty((capacity, 2), np.int64)
@@ -114,10 +120,12 @@ def measure(
         if kernel == "vector" and mode != LITERAL and tables.plain:
             single = mode == LINE
             total = vector.measure_traces(
-                data, offsets, tables, single, *outputs, first_steps, state, _held.scratch
+                data, offsets, tables, single, *outputs, first_steps, state, _held.scratch, faults
             )
         else:
             total = scalar.measure_traces(data, offsets, tables, mode, literal, *outputs, state)
+            if want_faults:
+                check_texts(data, offsets, 0, offsets[0], offsets[-1], offsets[0], faults)
         return total, spans, step_markers
 
     wanted = want_steps or want_unique
@@ -143,6 +151,7 @@ def measure(
         # Copies, as what is kept should not hold on to the room that was not needed.
         spans=spans.copy() if want_steps else None,
         step_markers=step_markers.copy() if want_steps else None,
+        faults=faults if want_faults else None,
     )
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from ._jit import kernel, part
 from .blocks import AHEAD
-from .simd import BLOCK, lowest_one, prefetch, text_masks
-from .tags import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, OK, PREFILLED, SEVERAL, UNCLOSED
+from .simd import BLOCK, lowest_one, prefetch
+from .tags import EMPTY, MISSING, OK, PREFILLED, SEVERAL, UNCLOSED
+from .utf8 import ONE, behind, fault_of, masks_at, sequence_end
 
-ONE, ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 NEWLINE = 0x0A
 
 
@@ -21,25 +21,6 @@ NEWLINE = 0x0A
 def is_blank(byte):
     """Whether a byte is blank."""
     return byte == 0x20 or (0x09 <= byte and byte <= 0x0D)
-
-
-@part
-def masks_at(data, place, stop, first, second):
-    """`simd.text_masks` of a block, without the bytes from `stop` on."""
-    if place + BLOCK <= data.size:
-        same, odd = text_masks(data, place, first, second)
-        if place + BLOCK > stop:
-            inside = ALL >> np.uint64(BLOCK - (stop - place))
-            same, odd = same & inside, odd & inside
-        return same, odd
-    same = odd = np.uint64(0)
-    for i in range(place, stop):
-        bit = ONE << np.uint64(i - place)
-        if data[i] == first or data[i] == second:
-            same |= bit
-        if data[i] == 0 or data[i] > 0x7F:
-            odd |= bit
-    return same, odd
 
 
 @part
@@ -51,43 +32,6 @@ def is_at(data, place, stop, tag):
         if data[place + i] != tag[i]:
             return False
     return True
-
-
-@part
-def sequence_end(data, place, stop):
-    """
-    Where the UTF-8 sequence ends that begins at a byte that is 0 or above 0x7F.
-
-    -1 if it is none, -2 if it is a NUL, which text does not hold.
-    """
-    lead = data[place]
-    if lead == 0:
-        return -2
-    low, high = 0x80, 0xBF
-    if 0xC2 <= lead <= 0xDF:
-        end = place + 2
-    elif 0xE0 <= lead <= 0xEF:
-        end = place + 3
-        low = 0xA0 if lead == 0xE0 else low
-        high = 0x9F if lead == 0xED else high
-    elif 0xF0 <= lead <= 0xF4:
-        end = place + 4
-        low = 0x90 if lead == 0xF0 else low
-        high = 0x8F if lead == 0xF4 else high
-    else:
-        return -1
-    if end > stop or not low <= data[place + 1] <= high:
-        return -1
-    for i in range(place + 2, end):
-        if not 0x80 <= data[i] <= 0xBF:
-            return -1
-    return end
-
-
-@part
-def behind(mask, count):
-    """A mask without so many of its lowest bits."""
-    return mask & (ALL << np.uint64(count)) if count < BLOCK else np.uint64(0)
 
 
 @part
@@ -191,7 +135,7 @@ def cut_thoughts(data, starts, ends, opening, closing, special, out_starts, out_
             verdict = OK
         out_starts[text], out_ends[text] = start, end
         if sound < 0:
-            verdict = INVALID_UTF8 if sound == -1 else NOT_TEXT
+            verdict = fault_of(sound)
         verdicts[text] = verdict
 
 

@@ -60,6 +60,7 @@ from .matching import bucket_at, head_at, likely, match_end, rows_of
 from .scalar import BRANCH_PAIRS, BRANCH_STEPS, FIRST_BRANCH, NEWLINE, STEPS
 from .simd import BLOCK, highest_one, lowest_one
 from .tables import BLANK, CATEGORY
+from .utf8 import check_texts
 
 SPACE = np.uint8(0x20)
 
@@ -212,9 +213,13 @@ def measure_traces(
     first_steps,
     state,
     scratch,
+    faults,
 ):
     """
     Measure every trace of a batch; inputs and outputs as of `scalar.measure_traces`.
+
+    Where asked, by a size that is not 0, `faults` is written as by `utf8.check_texts`, while what
+    is looked at is in the cache.
 
     Steps are runs of lines, or lines if `single`. Overwritten: `first_steps` int64[num_traces + 1]
     with the steps of the batch before each trace; `state` int64[2, num_categories]; a `Scratch`.
@@ -229,7 +234,8 @@ def measure_traces(
     carries, padded = scratch.carries, scratch.padded
     carries[AFTER_NEWLINE], carries[AFTER_STEP], carries[AFTER_WORD] = ONE, ONE, ZERO
     begin = line = line_end = offsets[0]
-    ended = marked = spanned = START  # traces
+    ended = marked = spanned = checked = START  # traces
+    sound = begin
     steps = START
     first_steps[0] = 0
     while begin < stop:
@@ -248,6 +254,10 @@ def measure_traces(
             last = some_of(blocks, whole, size)
             mask(scratch.tail, START, tables, single, carries, last)
             blocks.begins[size - 1] &= ALL >> np.uint64(behind - stop)
+        if faults.size > 0:
+            checked, sound = check_texts(
+                data, offsets, checked, begin, min(behind, stop), sound, faults
+            )
         number = steps
         count, steps = note_places(blocks, begin, steps, scratch.places)
         places, keys = scratch.places[:count], scratch.keys[:count]

@@ -56,7 +56,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarn
 
 OF_TRACES = (*COUNT_NAMES, "unique_steps")
 OF_STEPS = ("spans", "step_markers")
-EVERYTHING = {"want_steps": True, "want_unique": True}
+EVERYTHING = {"want_steps": True, "want_unique": True, "want_faults": True}
 
 # For the properties that are not about lexicons, as building tables takes longer than measuring.
 PLAIN = [phrase for phrase in PHRASES if is_plain(phrase)]
@@ -85,13 +85,13 @@ def expected_of(traces: Sequence[bytes], lexicon: Lexicon, delimiter: str | byte
     answer = {name: [one[name] for one in found] for name in OF_TRACES}
     for name in OF_STEPS:
         answer[name] = [list(step) for one in found for step in one[name]]
-    return answer
+    return answer | {"faults": [reference.fault(trace) or 0 for trace in traces]}
 
 
 def rows_of(answer: Answer, start: int, stop: int) -> Answer:
     """The answer for a slice of the batch."""
     first, last = sum(answer["steps"][:start]), sum(answer["steps"][:stop])
-    rows = {name: answer[name][start:stop] for name in OF_TRACES}
+    rows = {name: answer[name][start:stop] for name in (*OF_TRACES, "faults")}
     return rows | {name: answer[name][first:last] for name in OF_STEPS}
 
 
