@@ -312,6 +312,7 @@ def test_answers_have_the_types_that_counts_promises(measure):
         **dict.fromkeys(COUNT_NAMES[4:], (np.int32, 3, 5)),
         "spans": (np.int64, 6, 2),
         "step_markers": (np.int32, 6, 5),
+        "faults": (np.uint8, 3),
     }
 
 
