@@ -186,7 +186,7 @@ def settled(answer: str, gold: str) -> bool | None:
 
 def plain_number(text: str) -> str | None:
     """A plain integer or decimal in one form for each value, `-1234.5`; None for all else."""
-    text = text.strip().replace("−", "-")
+    text = " ".join(text.split()).replace("−", "-")  # many blanks would take the square of it
     number = INTEGER.fullmatch(text)
     if number:
         return _number(number[1], number[2], "")

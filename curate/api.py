@@ -254,6 +254,7 @@ def select(
         annotate=_names(annotate),
         shard_bytes=shard_bytes,
         on_error=on_error_of(on_error, max_bad_shards, max_bad_rows),
+        memory=memory,
         overwrite=overwrite,
     )
     return run_plan(plan, running)

@@ -175,11 +175,11 @@ class Benchmarks:
         return printable(f"{held.file}[{held.index}]{name}: {begin}")
 
     def digest(self) -> str:
-        """SHA-256 of the items' texts in order, in hexadecimal, wherever their files lie."""
+        """SHA-256 of the items' texts and ids in order, wherever their files lie."""
         digest = hashlib.sha256()
         for item in self.items:
-            text = item.text.encode()
-            digest.update(len(text).to_bytes(8, "little") + text)
+            for text in (item.text.encode(), str(item.id).encode()):
+                digest.update(len(text).to_bytes(8, "little") + text)
         return digest.hexdigest()
 
 

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pyarrow as pa
 
 from curate.errors import SchemaError, ShardError, TooLargeError
 from curate.facts import Fact
+from curate.featurefiles import read_columns
 from curate.features import LOCATOR
 from curate.memory import Allowance
 from curate.nesting import RowError
@@ -51,7 +53,9 @@ class Deriving:
         progress: Progress,
         skips: Skips,
         memory: int,
+        features: Sequence[Path],
     ) -> None:
+        self._features = features
         self._folder, self._source, self._facts = folder, source, facts
         self._progress, self._skips, self._memory = progress, skips, memory
         self._reader = TraceReader(source.layout)
@@ -65,23 +69,23 @@ class Deriving:
         self._allowance = Allowance(self._memory, self._stop)
         source = self._source
         columns = [fact.column for fact in self._facts if fact.column is not None]
-        self._batches = UnitReader(
+        self._units_of = UnitReader(
             source.shards,
             source.footers,
             list(dict.fromkeys([*source.layout.leaves(), *columns])),
             UNIT_MEMORY,
             self._allowance,
             self._stop,
-        ).batches
+        )
         kinds = {fact.name: partial(self._sink, fact) for fact in self._facts}
         files = ShardSidecars(kinds, list(kinds), len(units), self._stop)
         try:
             jobs = [partial(self._derive, unit, files) for unit in units]
             run_jobs(jobs, threads, partial(self._cancel, files))
+            return files.close()
         except BaseException:
             files.abandon()
             raise
-        return files.close()
 
     def _units(self) -> Iterator[Unit]:
         """The units of all shards, numbered through."""
@@ -119,9 +123,10 @@ class Deriving:
         if unit.skipped is not None or not self._skips.goes_on:
             yield from self._computed(unit, take)
             return
+        take(self._units_of.needed(unit))
         for single in unit.singles(self._source.footers[unit.shard]):
             try:
-                tables = list(self._computed(single, take))
+                tables = list(self._computed(single, lambda num_bytes: None))
             except (ShardError, SchemaError) as error:
                 (group,) = single.row_groups
                 place = (single.shard, group, single.first_row, single.rows)
@@ -137,7 +142,7 @@ class Deriving:
         shard = self._source.shards[unit.shard]
         held: list[list[pa.RecordBatch]] = [[] for _ in self._facts]
         rows = 0
-        for row, batch in self._batches(unit, take):
+        for row, batch in self._units_of.batches(unit, take):
             found = self._reader.read(batch)  # measured before, so as it should be
             locator = self._places(unit.shard, row, found)
             for gathered, fact in zip(held, self._facts, strict=True):
@@ -174,15 +179,25 @@ class Deriving:
         ]
 
     def _unread(self, unit: Unit) -> Iterator[tuple[str, pa.Table]]:
-        for first in range(unit.first_row, unit.first_row + unit.rows, FLUSH_ROWS):
-            rows = min(FLUSH_ROWS, unit.first_row + unit.rows - first)
-            name = self._source.shards[unit.shard].name
-            locator = [
-                pa.repeat(pa.scalar(name), rows),
-                pa.array(range(first, first + rows), pa.int64()),
-                pa.repeat(pa.scalar(0, pa.int32()), rows),
-            ]
+        """Nulls for the rows of a unit that cannot be read."""
+        name = self._source.shards[unit.shard].name
+        rows, items = self._known_places(unit)
+        for first in range(0, len(rows), FLUSH_ROWS):
+            part = slice(first, first + FLUSH_ROWS)
+            count = len(rows[part])
+            locator = [pa.repeat(pa.scalar(name), count), pa.array(rows[part])]
             for fact in self._facts:
-                nulls = [pa.nulls(rows, field.type) for field in fact.fields]
+                nulls = [pa.nulls(count, field.type) for field in fact.fields]
                 schema = pa.schema([*self._locator, *fact.fields])
-                yield fact.name, pa.Table.from_arrays([*locator, *nulls], schema=schema)
+                columns = [*locator, pa.array(items[part]), *nulls]
+                yield fact.name, pa.Table.from_arrays(columns, schema=schema)
+
+    def _known_places(self, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+        """Row and item of the traces that were measured of a unit: int64[n], int32[n]."""
+        stop = unit.first_row + unit.rows
+        if not self._source.layout.elements:
+            return np.arange(unit.first_row, stop), np.zeros(unit.rows, np.int32)
+        table = read_columns(self._features[unit.shard], ["row", "item"])
+        rows, items = (column.to_numpy() for column in table.columns)
+        inside = (rows >= unit.first_row) & (rows < stop)
+        return rows[inside], items[inside]

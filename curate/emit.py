@@ -251,7 +251,7 @@ class Emission:
             made = self._convert(batch, rows[which] - row, items[which])
         except RowError as error:
             raise error.of(path, row) from None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             last = row + batch.num_rows - 1
             what = f"rows {row:,} to {last:,} cannot be converted: {first_line(error)}"
             raise SchemaError(f"{path}: {what}") from None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.buffers import is_text
 from curate.contamination import CONTAMINATED, Benchmarks
 from curate.errors import CurateError
 from curate.features import FIELDS
@@ -69,12 +70,18 @@ class Facts:
             "hashes": self.hashes,
         }
 
-    def check(self, layout: Layout, columns: Columns) -> None:
-        """Raise CurateError where what they need is not known."""
+    def check(self, layout: Layout, columns: Columns, corpus: pa.Schema) -> None:
+        """Raise CurateError where what they need is not known, or not as it must be."""
         if self.verify is not None and layout.answer is None and not layout.tags:
             raise CurateError("--verify: expected --answer, the column of the answers")
-        if self.benchmarks is not None and problem_of(layout, columns) is None:
-            raise CurateError("--decontaminate: expected --problem, the column of the problems")
+        if self.benchmarks is not None:
+            problem = problem_of(layout, columns)
+            found = None if problem is None else corpus.field(problem).type
+            if found is None or not is_text(found):
+                raise CurateError(
+                    "--decontaminate: expected --problem, a column of text, found "
+                    f"{'none' if problem is None else f'`{problem}` of {found}'}"
+                )
 
     @contextmanager
     def ready(self, layout: Layout, columns: Columns, workers: int) -> Iterator[list[Fact]]:
@@ -158,12 +165,14 @@ def _texts(answers: pa.Array | None) -> list[str | None]:
 
 def _overlap(benchmarks: Benchmarks, problem: str) -> Compute:
     def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
-        coverage, items = benchmarks.overlap(beside(batch.column(problem), found, problem))
+        problems = beside(batch.column(problem), found, problem)
+        unknown = problems.is_null().to_numpy(zero_copy_only=False)
+        coverage, items = benchmarks.overlap(problems)
         by = [
             benchmarks.describe(int(item)) if share >= CONTAMINATED else None
             for share, item in zip(coverage.tolist(), items.tolist(), strict=True)
         ]
-        return [pa.array(coverage), pa.array(by, pa.string())]
+        return [pa.array(coverage, mask=unknown), pa.array(by, pa.string())]
 
     return compute
 

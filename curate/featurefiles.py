@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
@@ -40,6 +41,12 @@ def derived_columns(folder: Path, facts: Iterable[str]) -> dict[str, Path]:
     return {f.name: derived / f"{fact}.parquet" for fact in facts for f in FIELDS[fact]}
 
 
+def with_derived(files: Sequence[Path], derived: Mapping[str, Path]) -> "FeatureFiles":
+    """The features of all shards with the columns that were computed later."""
+    rows = [pq.read_metadata(file).num_rows for file in files] if derived else []
+    return FeatureFiles(files, derived=derived, starts=[*accumulate(rows, initial=0)])
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureFiles:
     """
@@ -47,12 +54,13 @@ class FeatureFiles:
 
     `left_out` are row groups that could be measured but not copied: their rows have that as their
     verdict. `derived` are the files of columns that were computed later; where there are grades,
-    they say what is `correct`.
+    they say what is `correct`; `starts` are the rows of these files that shards begin at.
     """
 
     files: Sequence[Path]
     left_out: Mapping[int, Sequence[Skipped]] = field(default_factory=dict)
     derived: Mapping[str, Path] = field(default_factory=dict)
+    starts: Sequence[int] = ()
 
     def chunks(self, shard: int, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """The given features, and always `row` and `verdict`, of one shard's traces, in order."""
@@ -76,7 +84,7 @@ class FeatureFiles:
         """The files of derived columns, from the first row of a shard on."""
         if not columns:
             return []
-        first = sum(pq.read_metadata(file).num_rows for file in self.files[:shard])
+        first = self.starts[shard]
         files = dict.fromkeys(self.derived[name] for name in columns)
         return [
             _Rows(file, [name for name in columns if self.derived[name] == file], first)

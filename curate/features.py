@@ -42,12 +42,19 @@ FIELDS = {
 """What each fact that is computed later adds to the features."""
 
 
+BESIDE = (pa.int64(), pa.int32(), pa.int32())
+MAY_BE_NULL = ("unique_steps", "answer_bytes", "prompt_messages", "later_messages")
+"""Counts that are not known of every corpus."""
+
+
 def measured_fields(categories: Sequence[str]) -> list[pa.Field]:
     """The fields that measuring fills, in order."""
     named: list[tuple[str, pa.DataType]] = [
         ("verdict", pa.string()),
         ("bytes", pa.int64()),
         ("answer_bytes", pa.int64()),
+        ("prompt_messages", pa.int32()),
+        ("later_messages", pa.int32()),
         ("steps", pa.int32()),
         ("unique_steps", pa.int32()),
         ("branch_steps", pa.int32()),
@@ -106,7 +113,7 @@ class Measured:
     verdicts: np.ndarray
     rows: np.ndarray
     items: np.ndarray
-    answer_sizes: pa.Array
+    beside: tuple[pa.Array, ...]
     counts: "native.Counts"
 
 
@@ -141,12 +148,12 @@ class Measurer:
         return each * int(counts.steps.sum())
 
     def measure(
-        self, found: Traces, first: int = 0, answer_sizes: pa.Array | None = None
+        self, found: Traces, first: int = 0, beside: tuple[pa.Array, ...] | None = None
     ) -> Measured:
         """
         Measure a batch, whose first row is `first` of its shard; what is missing has zeros.
 
-        `answer_sizes` int64[n] are those of `TraceReader`, null where nothing is known of them.
+        `beside` are what `TraceReader.beside` says of them, null where nothing is known.
         """
         offsets, gaps = _stream(found)
         counts = self._measure(
@@ -160,13 +167,13 @@ class Measurer:
         )
         if gaps:
             counts = counts.every_other()
-        if answer_sizes is None:
-            answer_sizes = pa.nulls(len(found), pa.int64())
+        if beside is None:
+            beside = tuple(pa.nulls(len(found), kind) for kind in BESIDE)
         verdicts = found.verdicts
         if counts.faults is not None:
             verdicts = np.where(counts.faults > 0, counts.faults, verdicts)
         of_traces = found.sizes, verdicts, found.rows, found.items
-        return Measured(first, *of_traces, answer_sizes, counts)
+        return Measured(first, *of_traces, beside, counts)
 
     def features(self, batches: Sequence[Measured]) -> list[pa.Array]:
         """The features of some batches, an array for each of `fields`."""
@@ -177,7 +184,7 @@ class Measurer:
         columns = [
             pa.array(VERDICTS).take(pa.array(verdicts)),
             pa.array(np.concatenate([batch.sizes for batch in batches])),
-            pa.concat_arrays([batch.answer_sizes for batch in batches]),
+            *(pa.concat_arrays([batch.beside[n] for batch in batches]) for n in range(3)),
             pa.array(steps),
             pa.nulls(num_traces, pa.int32())
             if not self._repeats
@@ -194,7 +201,7 @@ class Measurer:
         """The features of rows that could not be read: zeros, and null where a ratio would be."""
         columns = {
             field.name: pa.nulls(rows, field.type)
-            if pa.types.is_floating(field.type) or field.name in ("unique_steps", "answer_bytes")
+            if pa.types.is_floating(field.type) or field.name in MAY_BE_NULL
             else pa.array(np.zeros(rows, field.type.to_pandas_dtype()))
             for field in self.fields
             if field.name != "verdict"

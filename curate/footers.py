@@ -161,6 +161,7 @@ def read_footers(
     whole_rows: bool,
     skips: Skips,
     indexes: Indexes | None = None,
+    memory: int | None = None,
 ) -> Footers:
     """
     Read and check the footers of all shards.
@@ -175,7 +176,7 @@ def read_footers(
     """
     expected = _Expected(layout, tuple(columns), whole_rows)
     if indexes is None:
-        indexes = read_indexes(shards, text_column(layout), skips)
+        indexes = read_indexes(shards, text_column(layout), skips, memory)
     read = partial(_read, expected, skips)
     numbers = [number for number, shard in enumerate(shards) if not shard.is_json]
     each: dict[int, Footer] = {}

@@ -6,6 +6,7 @@ Traces and answers are copied as they are. In a conversation a thought stands be
 one if its prompt held that; of others the parts are joined as templates of reasoning models do.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,15 @@ import pyarrow.compute as pc
 from curate.buffers import is_text, take_rows
 from curate.errors import CurateError, SchemaError
 from curate.layout import THINK, Layout
-from curate.nesting import RowError, below, beside, is_list, matching, spans
+from curate.nesting import RowError, below, beside, is_list, ranges, spans, turns_around
 from curate.traces import TraceReader, Traces
 from curate.trainers import COLUMNS, FIELDS, ROLES, collisions, renamed
 from curate.verdicts import MISSING, UNCLOSED
 
 OPENING, CLOSING = b"<think>\n", b"\n</think>\n\n"
 """What joins a thought and an answer that were not in one text."""
+
+NO_TEXT = pa.array([], pa.string())
 
 SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 """Other names of roles."""
@@ -109,6 +112,7 @@ class Conversations:
         if self._prompt is not None and is_list(corpus.field(self._prompt).type):
             used.add(self._prompt)
         self.left_out = [name for name in corpus.names if name in used]
+        self.left_out += self._other_fields(corpus)
         kept = [name for name in corpus.names if name not in used]
         self.renamed: dict[str, str] = {}
         for name in collisions(kept, form.format):
@@ -122,6 +126,24 @@ class Conversations:
             kind = kind.value_type if name in layout.lists_beside and is_list(kind) else kind
             fields.append(pa.field(given, kind))
         self.schema = pa.schema(fields)
+
+    def _other_fields(self, corpus: pa.Schema) -> list[str]:
+        """The fields of messages that conversations have no place for."""
+        layout = self._layout
+        if not layout.turn:
+            return []
+        known = {*layout.turn, *layout.answer_turn, *FIELDS["messages"], *FIELDS["sharegpt"]}
+        known |= {name.split(".")[1] for name in (layout.trace, layout.answer) if name}
+        kind = corpus.field(layout.column).type.value_type
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return [f"{layout.column}.{name}" for name in names if name not in known]
+
+    def notes(self) -> Iterator[str]:
+        """What a user should know of the columns."""
+        if self.left_out:
+            yield f"--format leaves out {', '.join(self.left_out)}: what conversations are made of"
+        for was, now in self.renamed.items():
+            yield f"--format: column {was} is now {now}, as trainers take that name for their own"
 
     def _check(self, corpus: pa.Schema) -> None:
         """Raise CurateError where there is no prompt or no answer to make conversations of."""
@@ -143,13 +165,11 @@ class Conversations:
         self, batch: pa.RecordBatch, rows: np.ndarray, items: np.ndarray
     ) -> pa.RecordBatch:
         found = _chosen(self._reader.read(batch), rows, items)
-        prompts = self._prompts(batch, found)
+        prompts, later = self._around(batch, found)
         replies = _Messages(
             _repeated("assistant", len(found)), self._contents(batch, found), _ones(len(found))
         )
-        later = self._after_turn(batch.column(self._layout.column), found)
         if self._form.format == "prompt-completion":
-            _check_last(found, later.counts)
             columns = [self._list(prompts), self._list(replies)]
         else:
             columns = [self._list(_joined(_joined(prompts, replies), later))]
@@ -180,12 +200,24 @@ class Conversations:
             thought = _text_of(OPENING, trace, closing, answers)
         return pc.if_else(missing, answers, thought).cast(pa.string())
 
-    def _prompts(self, batch: pa.RecordBatch, found: Traces) -> "_Messages":
+    def _around(self, batch: pa.RecordBatch, found: Traces) -> tuple["_Messages", "_Messages"]:
+        """The messages before the answer of each trace, and those behind it."""
         if self._layout.turn:
-            prompts = self._before_turn(batch.column(self._layout.column), found)
-        else:
-            assert self._prompt is not None
-            prompts = _as_messages(batch.column(self._prompt), found)
+            lists = batch.column(self._layout.column)
+            messages = lists.flatten()
+            before, behind = (
+                _taken(messages, each.places, each.counts)
+                for each in turns_around(lists, found, self._layout)
+            )
+            return self._with_system(batch, found, before), behind
+        assert self._prompt is not None
+        none = np.zeros(len(found), np.int64)
+        prompts = _as_messages(batch.column(self._prompt), found)
+        return self._with_system(batch, found, prompts), _Messages(NO_TEXT, NO_TEXT, none)
+
+    def _with_system(
+        self, batch: pa.RecordBatch, found: Traces, prompts: "_Messages"
+    ) -> "_Messages":
         if self._layout.system is None:
             return prompts
         told = take_rows(batch.column(self._layout.system), found.rows).cast(pa.string())
@@ -193,35 +225,6 @@ class Conversations:
         sizes = np.asarray(there).astype(np.int64)
         texts = told.filter(there)
         return _joined(_Messages(_repeated("system", len(texts)), texts, sizes), prompts)
-
-    def _before_turn(self, lists: pa.Array, found: Traces) -> "_Messages":
-        """The messages before the one with the thought."""
-        messages, first, sizes = _flat(lists)
-        stops = np.where(found.texts >= 0, found.texts, first[found.rows] + sizes[found.rows])
-        places = _ranges(first[found.rows], stops)
-        counts = stops - first[found.rows]
-        _check_prompts(found, counts)
-        if self._layout.answer_turn:  # thoughts of earlier turns are no part of a prompt
-            said = ~matching(messages, self._layout.turn)[places]
-            of = np.repeat(np.arange(len(counts)), counts)
-            places, counts = places[said], np.bincount(of[said], minlength=len(counts))
-        return _taken(messages, places, counts)
-
-    def _after_turn(self, column: pa.Array, found: Traces) -> "_Messages":
-        """The messages behind the one with the answer."""
-        if not self._layout.turn:
-            none = np.zeros(len(found), np.int64)
-            return _Messages(_repeated("", 0), _repeated("", 0), none)
-        messages, first, sizes = _flat(column)
-        ends = first[found.rows] + sizes[found.rows]
-        begins = np.where(found.texts >= 0, found.texts + 1, ends)
-        places, counts = _ranges(begins, ends), ends - begins
-        if self._layout.answer_turn:
-            turns = (self._layout.turn, self._layout.answer_turn)
-            said = ~(matching(messages, turns[0]) | matching(messages, turns[1]))[places]
-            of = np.repeat(np.arange(len(counts)), counts)
-            places, counts = places[said], np.bincount(of[said], minlength=len(counts))
-        return _taken(messages, places, counts)
 
     def _list(self, messages: "_Messages") -> pa.Array:
         offsets = np.concatenate([[0], np.cumsum(messages.counts)]).astype(np.int32)
@@ -251,14 +254,7 @@ def _as_messages(column: pa.Array, found: Traces) -> _Messages:
     messages, first, sizes = _flat(column)
     begins = first[found.rows]
     _check_prompts(found, sizes[found.rows])
-    return _taken(messages, _ranges(begins, begins + sizes[found.rows]), sizes[found.rows])
-
-
-def _check_last(found: Traces, counts: np.ndarray) -> None:
-    """Raise RowError for the first row with a message behind its thought."""
-    if len(more := np.flatnonzero(counts)):
-        row = int(found.rows[more[0]])
-        raise RowError(row, "messages behind the last thought; --format messages keeps them")
+    return _taken(messages, ranges(begins, begins + sizes[found.rows]), sizes[found.rows])
 
 
 def _check_prompts(found: Traces, counts: np.ndarray) -> None:
@@ -272,10 +268,8 @@ def _joined(one: _Messages, other: _Messages) -> _Messages:
     counts = one.counts + other.counts
     shift = np.cumsum(counts) - counts
     order = np.empty(int(counts.sum()), np.int64)
-    order[_ranges(shift, shift + one.counts)] = np.arange(len(one.roles))
-    order[_ranges(shift + one.counts, shift + counts)] = len(one.roles) + np.arange(
-        len(other.roles)
-    )
+    order[ranges(shift, shift + one.counts)] = np.arange(len(one.roles))
+    order[ranges(shift + one.counts, shift + counts)] = len(one.roles) + np.arange(len(other.roles))
     roles = pa.concat_arrays([one.roles, other.roles]).take(pa.array(order))
     return _Messages(
         roles, pa.concat_arrays([one.contents, other.contents]).take(pa.array(order)), counts
@@ -330,15 +324,6 @@ def _chosen(found: Traces, rows: np.ndarray, items: np.ndarray) -> Traces:
     """The traces of these rows and items, which are in order."""
     base = np.int64(found.items.max(initial=0)) + 1
     return found.taken(np.searchsorted(found.rows * base + found.items, rows * base + items))
-
-
-def _ranges(begins: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """All numbers of ranges, one range after the other: int64."""
-    sizes = stops - begins
-    total = int(sizes.sum())
-    shift = np.cumsum(sizes) - sizes
-    ranges: np.ndarray = np.arange(total) + np.repeat(begins - shift, sizes)
-    return ranges
 
 
 def _repeated(text: str, count: int) -> pa.Array:

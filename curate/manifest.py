@@ -87,6 +87,7 @@ SHAPE = {
         }
     ],
     "derived": FILES,
+    "known": FILES,
     "skipped": [SKIPPED],
     "scan": str | None,
     "rule": object,
@@ -103,6 +104,7 @@ RULE = {
     "within": [str],
     "accept": [str],
     "answered": bool,
+    "single": bool,
     "best_of": int | None,
     "only_correct": bool,
     "dedup": bool,
@@ -118,6 +120,9 @@ COUNTS = {
     "verdicts": {...: int},
     "grades": {...: int},
 }
+
+FOLLOWING = ("answered", "single", "only_correct")
+"""Parts of a rule that follow from other options."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """What a path may hold and UTF-8 may not."""
@@ -218,8 +223,12 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
     for name in (n for n in new["config"] if n not in nested):
         yield from _changed(name, old["config"], new["config"])
     yield from _changed_layout(old["config"]["layout"], new["config"]["layout"])
-    for name in new["config"]["facts"]:
+    for name in (n for n in new["config"]["facts"] if n != "hashes"):
         yield from _changed(name, old["config"]["facts"], new["config"]["facts"])
+    for fact in {**old["known"], **new["known"]}:
+        if old["known"].get(fact) != new["known"].get(fact):
+            was, now = ((m["known"].get(fact) or {}).get("sha256", "none") for m in (old, new))
+            yield f"file of {fact} in the scan", was[:12], now[:12]
     for name in new["config"]["columns"]:
         yield from _changed(name, old["config"]["columns"], new["config"]["columns"])
     if old["lexicon"]["hash"] != new["lexicon"]["hash"]:
@@ -230,25 +239,30 @@ def _differences(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]
             was, now = ("not given" if m["rule"] is None else "given" for m in (old, new))
             yield "selection", was, now
     else:
-        for name in new["rule"]:
+        for name in (n for n in new["rule"] if n not in FOLLOWING):
             yield from _changed(name, old["rule"], new["rule"])
     yield from _changed_shards(old["shards"], new["shards"])
 
 
 def _changed_layout(old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
     """What decides where the traces are; a layout's name and description do not."""
-    if old["name"] == new["name"] == "plain":
-        if old["trace"] != new["trace"]:
-            yield "--column", repr(old["trace"]), repr(new["trace"])
-        return
-    for key in (key for key in new if key not in ("name", "description", "covers")):
-        if old[key] != new[key]:
-            was, now = (f"{layout['name']} ({key}: {layout[key]})" for layout in (old, new))
-            yield "layout", was, now
+    plain = old["flat"] and new["flat"]
+    for key in (key for key in new if key not in ("name", "description")):
+        if old[key] == new[key]:
+            continue
+        if plain and key in ("trace", "answer"):
+            option = {"trace": "--column", "answer": "--answer"}[key]
+            yield option, _shown(old[key]), _shown(new[key])
+            continue
+        was, now = (f"{layout['name']} ({key}: {layout[key]})" for layout in (old, new))
+        yield "layout", was, now
 
 
 def _changed(name: str, old: Manifest, new: Manifest) -> Iterator[tuple[str, Any, Any]]:
-    if old[name] != new[name]:
+    if name == "thinking" and old[name] != new[name]:
+        was, now = (repr("keep" if m[name] else "strip") for m in (old, new))
+        yield "--thinking", was, now
+    elif old[name] != new[name]:
         yield OPTIONS.get(name, f"--{name}"), _shown(old[name]), _shown(new[name])
 
 

@@ -210,7 +210,7 @@ class Measuring:
         for row, batch in self._batches(unit, take):
             try:
                 found = self._reader.read(batch, check=False)
-                answers = self._reader.answer_sizes(batch, found)
+                answers = self._reader.beside(batch, found)
                 beside = self._tables.beside(batch, found)
             except RowError as error:
                 raise error.of(self._shards[unit.shard].path, row) from None

@@ -1,6 +1,7 @@
 """Lists, structs and spans of Arrow columns as arrays, without a Python object for any value."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from curate.buffers import has_views, plain_text, take_rows
 from curate.errors import SchemaError
-from curate.layout import Turn
+from curate.layout import Layout, Turn
 
 if TYPE_CHECKING:
     from curate.traces import Traces
@@ -114,6 +115,47 @@ def read_only(array: np.ndarray) -> np.ndarray:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Elements of flattened lists: places int64[m], and how many of each trace, int64[n]."""
+
+    places: np.ndarray
+    counts: np.ndarray
+
+
+def turns_around(lists: pa.Array, found: "Traces", layout: Layout) -> tuple[Places, Places]:
+    """
+    The messages before the one with each thought, and those behind the one with the answer.
+
+    Where thoughts are messages of their own, those of other turns are left out.
+    """
+    sizes: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    first = (np.cumsum(sizes) - sizes)[found.rows]
+    last = first + sizes[found.rows]
+    at = np.where(found.texts >= 0, found.texts, last)
+    sought = ((first, at), (np.minimum(at + 1, last), last))
+    before, behind = (Places(ranges(a, b), b - a) for a, b in sought)
+    if not layout.answer_turn:
+        return before, behind
+    messages = lists.flatten()
+    thoughts, answers = (matching(messages, turn) for turn in (layout.turn, layout.answer_turn))
+    return _without(before, thoughts), _without(behind, thoughts | answers)
+
+
+def _without(given: Places, left_out: np.ndarray) -> Places:
+    kept = ~left_out[given.places]
+    of = np.repeat(np.arange(len(given.counts)), given.counts)
+    return Places(given.places[kept], np.bincount(of[kept], minlength=len(given.counts)))
+
+
+def ranges(begins: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """All numbers of ranges, one range after the other: int64."""
+    sizes = stops - begins
+    shift = np.cumsum(sizes) - sizes
+    found: np.ndarray = np.arange(int(sizes.sum())) + np.repeat(begins - shift, sizes)
+    return found
 
 
 def stand_at(

@@ -104,7 +104,7 @@ def _has_done_something(folder: Path) -> bool:
         return False
     history = journal.read(folder)
     running = manifest.read(folder)["state"] == "running"
-    return not running or bool(history.measured or history.emitted)
+    return not running or bool(history.measured or history.derived or history.emitted)
 
 
 def begin(folder: Path, record: manifest.Manifest, *, overwrite: bool) -> History:

@@ -107,9 +107,9 @@ def _derive(run: Run) -> None:
         if todo:
             with run.progress("derive", source.trace_bytes) as progress:
                 folder = run.folder / ".curate" / "derived"
-                files = Deriving(folder, source, todo, progress, run.skips, run.memory).run(
-                    run.threads
-                )
+                measured = run.features().files
+                deriving = Deriving(folder, source, todo, progress, run.skips, run.memory, measured)
+                files = deriving.run(run.threads)
             for name, file in files.items():
                 run.note_derived(name, file)
     for name, file in run.derived.items():

@@ -66,6 +66,11 @@ class Plan:
     record: manifest.Manifest
     overwrite: bool
 
+    @property
+    def problem(self) -> str | None:
+        """The column of the problems."""
+        return self.source.columns.problem
+
 
 def plan_scan(
     corpora: Sequence[str],
@@ -107,7 +112,7 @@ def plan_scan(
     )
     _check_apart(folder, source.shards)
     measured = measured_fields(loaded.category_names)
-    facts.check(source.layout, source.columns)
+    facts.check(source.layout, source.columns, source.schema)
     schema = features_schema(source.schema, source.columns, measured)
     known = with_facts(schema, facts.names)
     if annotate and selection is None:
@@ -115,7 +120,7 @@ def plan_scan(
     _check_annotate(annotate, known, source.schema)
     decider = None
     if selection is not None:
-        _check_form(form, source)
+        _check_form(form, source, selection)
         selection = _completed(selection, form, known, source.columns)
         decider = bind(selection, _polars_schema(known))
     elif form != ORIGINAL:
@@ -164,6 +169,7 @@ def plan_select(
     annotate: Sequence[str] = (),
     shard_bytes: int = SHARD_BYTES,
     on_error: OnError | None = None,
+    memory: int | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """The same for a selection from the features that a scan left; the scan is never changed."""
@@ -178,16 +184,16 @@ def plan_select(
     known = tuple(scan_record["derived"])
     skips = Skips(on_error or OnError())
     beside = [] if facts.verify is None else [facts.verify]
-    source = reopen_source(scan_record, skips, beside)
+    source = reopen_source(scan_record, skips, beside, memory)
     skips.check()
-    facts.check(source.layout, source.columns)
+    facts.check(source.layout, source.columns, source.schema)
     schema = pq.read_schema(files[0])
     all_known = with_facts(schema, [*known, *facts.names])
     selection = _completed(selection, form, all_known, source.columns)
     decider = bind(selection, _polars_schema(all_known))
     _check_apart(folder, source.shards)
     _check_annotate(annotate, all_known, source.schema)
-    _check_form(form, source)
+    _check_form(form, source, selection)
     emitting = {"annotate": list(annotate), "shard_bytes": shard_bytes, **asdict(form)}
     emitting["facts"] = facts.as_dict()
     record = scan_record | {
@@ -198,6 +204,7 @@ def plan_select(
         "scan": str(scan_folder.resolve()),
         "rule": _rule(selection),
         "derived": {},
+        "known": scan_record["derived"],
         "selected": {},
         "decisions": None,
         "counts": None,
@@ -231,7 +238,9 @@ def _record(
 ) -> manifest.Manifest:
     from curate.native import KERNEL_VERSION
 
-    libraries = ("numba", "numpy", "polars", "pyarrow")
+    libraries = ["numba", "numpy", "polars", "pyarrow"]
+    libraries += ["tokenizers"] if config["facts"]["tokenizer"] is not None else []
+    libraries += ["math-verify", "sympy"] if config["facts"]["verify"] is not None else []
     return {
         "format": manifest.FORMAT,
         "version": metadata.version("curate-cot"),
@@ -248,6 +257,7 @@ def _record(
         "scan": None,
         "rule": None if decider is None else _rule(decider.selection),
         "derived": {},
+        "known": {},
         "selected": {},
         "decisions": None,
         "counts": None,
@@ -269,13 +279,16 @@ def _completed(selection: Selection, form: Form, schema: pa.Schema, columns: Col
     return replace(
         selection,
         answered=form.converts,
+        single=form.format == "prompt-completion",
         only_correct=selection.best_of is not None and known,
     )
 
 
-def _check_form(form: Form, source: Source) -> None:
+def _check_form(form: Form, source: Source, selection: Selection) -> None:
     """Raise CurateError where rows of a corpus cannot be made into the format asked for."""
     form.check()
+    if not form.thinking and "several" in selection.accept:
+        raise CurateError("--thinking strip: expected without --accept several, of which some stay")
     converter(form, source.layout, source.schema, source.columns.problem)
 
 

@@ -137,7 +137,9 @@ def _row_rules(manifest: Manifest) -> Iterator[str]:
     told, facts = manifest["rule"], manifest["config"]["facts"]
     yield f"of the verdicts {codes(told['accept'])} (`--accept`)"
     if told["answered"]:
-        yield "with an answer, as conversations need one (`--format`)"
+        yield "with a prompt and an answer, as conversations need both (`--format`)"
+    if told["single"]:
+        yield "with no message behind the answer, as a prompt and its completion have none"
     if told["keep"] is not None:
         yield f"kept where {code(told['keep'])} (`--keep`); where that is null it is rejected"
     if told["decontaminate"]:
@@ -162,6 +164,8 @@ def _rank_rules(told: Mapping[str, Any]) -> Iterator[str]:
             f"among the {told['best_of']:,} (`--best-of`) with the least {code(told['rank_by'])} "
             f"(`--rank-by`){within}; ties are broken by a draw of seed {told['seed']} (`--seed`)"
         )
+        if not told["only_correct"]:
+            yield "of all answers: nothing says which are correct (`--correct`, `--verify`)"
     if told["drop_top"] is not None:
         yield (
             f"not in the top {code(told['drop_top'])} (`--drop-top`) by {code(told['rank_by'])} "

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus import Shard
-from curate.errors import ShardError, TooLargeError
+from curate.errors import LayoutError, ShardError, TooLargeError
 from curate.footers import Footer, read_alone
 from curate.jsonlines import LINE_COPIES
 from curate.jsonreading import BLOCK_BYTES, JsonRows, open_rows
-from curate.memory import Allowance, mib
+from curate.memory import Allowance, mib, resident_bytes
 from curate.pages import Pages, believed, read_pages
 from curate.rawfooter import (
     UNREADABLE,
@@ -286,14 +286,26 @@ def read_schema(shard: Shard) -> pa.Schema:
     return read_alone(shard).schema
 
 
-def read_sample(shard: Shard, footer: Footer | None = None) -> pa.RecordBatch:
-    """Some rows of a shard, its first ones. Raises ShardError where they cannot be read."""
+def read_sample(
+    shard: Shard, footer: Footer | None = None, memory: int | None = None
+) -> pa.RecordBatch:
+    """
+    Some rows of a shard, its first ones. Raises ShardError where they cannot be read.
+
+    LayoutError where that takes more than `memory` leaves, as only a layout's detection asks.
+    """
     footer = footer or read_alone(shard)
     with open_shard(shard, footer, None) as opened:
         for number, group in enumerate(footer.row_groups):
             if not group.rows:
                 continue
-            rows, _ = opened.plan([number], 1)
+            rows, (demand,) = opened.plan([number], 1)
+            needed = demand.num_bytes + resident_bytes()
+            if memory is not None and needed > memory:
+                raise LayoutError(
+                    f"{shard.path}: to detect the layout takes about --memory {mib(needed)}, found "
+                    f"{mib(memory)}; --preset or --layout say what it is"
+                )
             for batch in opened.batches([number], rows):
                 return batch
     return pa.RecordBatch.from_pylist([], schema=footer.schema)

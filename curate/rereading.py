@@ -45,6 +45,8 @@ class Reread:
         """Whether the traces of a batch of rows are of these sizes: int64[n]."""
         if not self._thinking:
             return True
+        if len(sizes) != batch.num_rows:
+            return False
         if self._joined:
             return self._holds_joined(batch, sizes)
         found = self._reader.read(batch)

@@ -10,7 +10,7 @@ import polars as pl
 
 from curate import journal, manifest
 from curate.errors import CurateError
-from curate.featurefiles import FeatureFiles, derived_columns, feature_files
+from curate.featurefiles import FeatureFiles, derived_columns, feature_files, with_derived
 from curate.journal import History, Journal
 from curate.memory import DEFAULT_SHARE, free_bytes, resident_bytes
 from curate.planning import Plan
@@ -126,7 +126,7 @@ class Run:
         files = feature_files(self.scanned, len(self.source.shards))
         # What this run was asked for counts before what the scan's was.
         known = derived_columns(self.scanned, self.known)
-        return FeatureFiles(files, derived=known | derived_columns(self.folder, self.derived))
+        return with_derived(files, known | derived_columns(self.folder, self.derived))
 
     def note_measured(self, shard: int, files: Mapping[str, FileRecord]) -> None:
         """The sidecars of a shard are whole."""

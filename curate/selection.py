@@ -51,8 +51,9 @@ class Selection:
     """
     A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold.
 
-    `answered` rejects rows without an answer, as conversations need one; `only_correct` those not
-    known to be correct, which `best_of` chooses from where that is known.
+    `answered` rejects rows without a prompt or an answer, as conversations need both, and `single`
+    those with messages behind the answer, as a prompt and its completion have none. `only_correct`
+    rejects those not known to be correct, which `best_of` chooses from where that is known.
     """
 
     keep: str | None = None
@@ -61,6 +62,7 @@ class Selection:
     within: tuple[str, ...] = ()
     accept: tuple[str, ...] = ACCEPTED
     answered: bool = False
+    single: bool = False
     best_of: int | None = None
     only_correct: bool = False
     dedup: bool = False
@@ -70,6 +72,11 @@ class Selection:
     def __bool__(self) -> bool:
         asked = (self.keep, self.drop_top, self.best_of, self.dedup or None)
         return any(one is not None for one in (*asked, self.decontaminate or None))
+
+    @property
+    def ranks_all(self) -> bool:
+        """Whether the best are chosen among all, as nothing says which are correct."""
+        return self.best_of is not None and not self.only_correct
 
     @property
     def ranks(self) -> bool:
@@ -82,6 +89,8 @@ class Selection:
             if verdict not in ACCEPTABLE:
                 known = ", ".join(ACCEPTABLE)
                 raise SelectionError(f"--accept: expected some of {known}, found {verdict!r}")
+        if len(set(self.within)) < len(self.within):
+            raise SelectionError(f"--within: expected distinct names, found {list(self.within)}")
         if not self.ranks:
             for option, value in (("--rank-by", self.rank_by), ("--within", self.within)):
                 if value:
@@ -205,7 +214,10 @@ class Pass:
             (~facts["verdict"].is_in(selection.accept), facts["verdict"])
         ]
         if selection.answered:
+            rules.append(((chunk["prompt_messages"] == 0).fill_null(False), "no_prompt"))
             rules.append((~(chunk["answer_bytes"] > 0).fill_null(False), "no_answer"))
+        if selection.single:
+            rules.append(((chunk["later_messages"] > 0).fill_null(False), "later_messages"))
         rules.append((facts["keep"].is_null(), "keep_null"))
         rules.append((~facts["keep"].fill_null(True), "keep"))
         if selection.decontaminate:
@@ -293,7 +305,8 @@ def bind(selection: Selection, schema: Mapping[str, pl.DataType]) -> Decider:
 def _looked_at(selection: Selection) -> list[str]:
     """The columns that rules of their own look at."""
     looked_at = {
-        ("answer_bytes",): selection.answered,
+        ("answer_bytes", "prompt_messages"): selection.answered,
+        ("later_messages",): selection.single,
         ("contaminated_by",): selection.decontaminate,
         ("correct",): selection.only_correct,
         ("bytes", "hash_low", "hash_high"): selection.dedup,

@@ -87,7 +87,7 @@ def open_source(
     given = where.given()
     text = None if given is None else text_column(given)
     indexes = read_indexes(corpus.shards, text, skips, memory)
-    layout, detected = _layout(where, given, corpus.shards, indexes)
+    layout, detected = _layout(where, given, corpus.shards, indexes, memory)
     if where.answer is not None:
         layout = with_answer(layout, where.answer)
     if columns.correct is None:
@@ -123,7 +123,11 @@ def open_source(
 
 
 def _layout(
-    where: Where, given: Layout | None, shards: Sequence[Shard], indexes: Indexes
+    where: Where,
+    given: Layout | None,
+    shards: Sequence[Shard],
+    indexes: Indexes,
+    memory: int | None,
 ) -> tuple[Layout, str | None]:
     """The layout asked for or detected, and the line that tells of what was detected."""
     if given is not None and where.preset is None:
@@ -135,7 +139,7 @@ def _layout(
             schema = read_schema(shard)
             if (layout := _by_names(given, schema)) is not None:
                 return layout, None
-            sample = read_sample(shard)
+            sample = read_sample(shard, memory=memory)
             if sample.num_rows:  # or the next one may tell more
                 return detect(schema, sample, shard.path)
         except ShardError:  # said where all footers are read
@@ -164,7 +168,12 @@ def _layout_of_lines(
     return given or plain("trace"), None
 
 
-def reopen_source(record: manifest.Manifest, skips: Skips, beside: Sequence[str] = ()) -> Source:
+def reopen_source(
+    record: manifest.Manifest,
+    skips: Skips,
+    beside: Sequence[str] = (),
+    memory: int | None = None,
+) -> Source:
     """
     The corpus of a scan, unless it changed since: that is always an error.
 
@@ -184,7 +193,12 @@ def reopen_source(record: manifest.Manifest, skips: Skips, beside: Sequence[str]
                 _lose(skips, number, old["rows"], error)
     lost = Skips(skips.on_error)
     found = read_footers(
-        list(shards.values()), layout, [*columns.each(), *beside], whole_rows=True, skips=lost
+        list(shards.values()),
+        layout,
+        [*columns.each(), *beside],
+        whole_rows=True,
+        skips=lost,
+        memory=memory,
     )
     for (number, shard), footer in zip(shards.items(), found.each, strict=True):
         old = record["shards"][number]

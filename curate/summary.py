@@ -102,7 +102,8 @@ class Cut:
     """
     The account of a selection, filled chunk by chunk.
 
-    `matched` counts the benchmark items that contaminated rows were rejected for; `sizes` are sums
+    `matched` counts the benchmark items that contaminated rows were rejected for, `no_problem` the
+    kept rows that have no problem to compare; `sizes` are sums
     over the kept rows and over all, of bytes and, where they are known, of tokens; `distributions`
     are over the rows that could be read, by feature.
     """
@@ -114,6 +115,7 @@ class Cut:
     quarantined: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     matched: dict[str, int] = field(default_factory=dict)
+    no_problem: int = 0
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
 
@@ -125,6 +127,8 @@ class Cut:
             _count(
                 self.matched, chunk["contaminated_by"].filter(decided["reason"] == "contaminated")
             )
+        if "contamination" in chunk:
+            self.no_problem += chunk["contamination"].filter(decided["kept"]).null_count()
         for name in {"bytes", "tokens"} & {*chunk.columns}:
             kept, rows = self.sizes.get(name, (0, 0))
             of_kept = int(chunk[name].filter(decided["kept"]).sum())
@@ -144,7 +148,11 @@ class Cut:
 
     def looked_at(self, features: FeatureFiles) -> list[str]:
         """What else is counted of rows, where it is known."""
-        derived = (name for name in ("tokens", "contaminated_by") if name in features.derived)
+        derived = (
+            name
+            for name in ("tokens", "contaminated_by", "contamination")
+            if name in features.derived
+        )
         return ["bytes", "steps", "branch_steps", *derived]
 
     @property

@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +161,7 @@ class TokenCounter:
         self.cuts = bool(table.any())
         self.tokenizer, self._table = tokenizer, table.ravel()
         self._known: dict[bytes, int] = {}
+        self._lock = Lock()
 
     def count(self, traces: pa.Array) -> np.ndarray:
         """
@@ -226,8 +229,11 @@ class TokenCounter:
         return np.array(counts, np.int64)
 
     def _encode(self, texts: list[str]) -> list[int]:
+        # A long piece takes a hundred times its size, so there is one of them at a time.
+        alone = self._lock if max(map(len, texts), default=0) > BATCH else nullcontext()
         try:
-            encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            with alone:
+                encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # the library has no narrower one
             said = f"expected one that takes any text: {first_line(error)}"
             raise CurateError(f"--tokenizer {self.name}: {said}") from error

@@ -24,6 +24,7 @@ from curate.nesting import (
     read_only,
     spans,
     stand_at,
+    turns_around,
 )
 from curate.verdicts import EMPTY, INVALID_UTF8, MISSING, NOT_TEXT, OK, SEVERAL, UNCLOSED
 
@@ -100,6 +101,19 @@ class TraceReader:
         leaf = below(column, layout.fields)
         found = self._cut_all(leaf, texts, texts, np.zeros_like(texts), check)
         return self._completed(found, batch)
+
+    def beside(self, batch: pa.RecordBatch, found: Traces) -> tuple[pa.Array, ...]:
+        """
+        What there is beside each trace: bytes of its answer, messages before and behind it.
+
+        int64[n], int32[n], int32[n]; null where the layout does not say.
+        """
+        answers = self.answer_sizes(batch, found)
+        if not self.layout.turn:
+            return answers, *(pa.nulls(len(found), pa.int32()) for _ in range(2))
+        before, behind = turns_around(batch.column(self.layout.column), found, self.layout)
+        counts = (pa.array(places.counts.astype(np.int32)) for places in (before, behind))
+        return answers, *counts
 
     def answer_sizes(self, batch: pa.RecordBatch, found: Traces) -> pa.Array:
         """

@@ -6,6 +6,7 @@ from threading import Event
 import pyarrow as pa
 
 from curate.corpus import Shard
+from curate.errors import ShardError
 from curate.footers import Footer
 from curate.memory import Allowance
 from curate.parallel import CancelledError
@@ -51,6 +52,16 @@ class UnitReader:
                 row += batch.num_rows
                 if row == stop:
                     return
+
+    def needed(self, unit: Unit) -> int:
+        """Bytes that a unit takes, or each of its row groups alone; 0 where that is not known."""
+        shard, footer = self._shards[unit.shard], self._footers[unit.shard]
+        try:
+            with open_shard(shard, footer, self._columns) as opened:
+                _, demands = opened.plan(unit.row_groups, COPIES)
+        except ShardError:  # said where it is read
+            return 0
+        return max(demand.num_bytes for demand in demands) + self._overhead
 
     def _make_room(self, opened: OpenShard, unit: Unit, take: Callable[[int], None]) -> int:
         """How many rows to read at a time, once there is room for them."""

@@ -15,7 +15,7 @@ from curate import manifest, native
 from curate.corpus import reopen
 from curate.errors import CurateError, OutputError, ShardError
 from curate.expression import roots
-from curate.featurefiles import FeatureFiles, derived_columns, feature_files, file_chunks
+from curate.featurefiles import derived_columns, feature_files, file_chunks, with_derived
 from curate.features import measured_fields, parse_delimiter
 from curate.fitting import usual
 from curate.footers import read_alone
@@ -75,7 +75,7 @@ def _features(
         known = derived_columns(scan, manifest.read_complete(scan)["derived"])
     known |= derived_columns(place, record["derived"])
     names = [*pq.read_schema(files[shard]).names, *known]
-    for chunk in FeatureFiles(files, derived=known).chunks(shard, names):
+    for chunk in with_derived(files, known).chunks(shard, names):
         if position < chunk.height:
             return chunk.row(position, named=True)
         position -= chunk.height

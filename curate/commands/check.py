@@ -67,7 +67,11 @@ def _lengths(found: "Checked") -> list[str]:
     told = found.lengths
     if told is None:
         return []
-    how = "estimated from bytes" if told.estimated else "the chat template's own not counted"
+    how = (
+        "estimated from bytes, the median row is a quarter off"
+        if told.estimated
+        else "the chat template's own not counted"
+    )
     return [
         f"tokens of a row: {told.min:,} to {told.max:,}, median {told.median:,}, "
         f"95% up to {told.p95:,} ({how})",

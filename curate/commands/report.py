@@ -10,6 +10,7 @@ import polars as pl
 
 from curate import journal
 from curate.api import default_threads
+from curate.formats import Conversations
 from curate.planning import Plan
 from curate.progress import watched
 from curate.run import Report, Running
@@ -51,6 +52,12 @@ def notes(plan: Plan) -> None:
     """What a user should know of the corpus before it is read, on stderr."""
     if plan.source.detected:
         click.echo(f"note: {printable(plan.source.detected)}", err=True)
+    if plan.decider is not None and plan.decider.selection.ranks_all:
+        click.echo("note: --best-of: nothing says which are correct, so all are ranked", err=True)
+    if plan.form.converts:
+        made = Conversations(plan.form, plan.source.layout, plan.source.schema, plan.problem)
+        for line in made.notes():
+            click.echo(f"note: {printable(line)}", err=True)
     if plan.source.other_files:
         others = f"{plan.source.other_files:,} files beside the shards"
         click.echo(f"note: {others} are not .parquet or .jsonl, not read", err=True)
@@ -116,6 +123,9 @@ def summary(report: Report) -> str:
         parts.append("nothing is kept: `datasets` cannot load a dataset without rows")
     if report.cut is not None:
         parts += [_matched(report.cut.matched), _tokens(report.cut.sizes)]
+        if report.cut.no_problem:
+            count = _count(report.cut.no_problem, "kept row")
+            parts.append(f"{count} without a problem to compare with benchmarks")
         parts += [_group(group) for group in report.cut.groups]
         if report.cut.between is not None:
             parts.append(_between(report.cut.between))
@@ -209,8 +219,7 @@ def _share(part: int, whole: int) -> tuple[str, str]:
 def _strata(strata: pl.DataFrame) -> str:
     """Thresholds, the strata with most rows first."""
     if "draw_threshold" in strata.columns:
-        dropped = int(strata["dropped"].sum())
-        return f"{_count(strata.height, 'group')}, {_count(dropped, 'row')} not among the best"
+        return _best(strata)
     keys = strata.columns[: strata.columns.index("rows")]
     ordered = strata.sort("rows", descending=True)
     rows = [(*map(printable, keys), "rows", "dropped", "highest kept", "short of the share by")]
@@ -225,6 +234,20 @@ def _strata(strata: pl.DataFrame) -> str:
         lines.append(f"{short:,} rows short of the share in all: ties that did not fit whole")
     if nulls:
         lines.append(f"{nulls:,} rows without a value to rank by, kept")
+    return "\n".join(lines)
+
+
+def _best(strata: pl.DataFrame) -> str:
+    """How many groups the best were chosen of, and what was not ranked."""
+    keys = strata.columns[: strata.columns.index("rows")]
+    unknown = strata.filter(pl.any_horizontal(pl.col(key).is_null() for key in keys))
+    dropped, groups = int(strata["dropped"].sum()), strata.height - unknown.height
+    lines = [f"{_count(groups, 'group')}, {_count(dropped, 'row')} not among the best"]
+    if unknown.height:
+        named = ", ".join(map(printable, keys))
+        lines.append(f"{_count(int(unknown['rows'].sum()), 'row')} without {named}, kept")
+    if nulls := int(strata["null_ranks"].sum()):
+        lines.append(f"{_count(nulls, 'row')} without a value to rank by, ranked last")
     return "\n".join(lines)
 
 

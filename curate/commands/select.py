@@ -45,6 +45,7 @@ def select(scanned: str, **options: Any) -> int:
         on_error=on_error_of(
             options["on_error"], options["max_bad_shards"], options["max_bad_rows"]
         ),
+        memory=options["memory"],
         overwrite=options["overwrite"],
     )
     done = run_plan(plan, report.running(options))
