@@ -178,7 +178,8 @@ class Benchmarks:
         """SHA-256 of the items' texts and ids in order, wherever their files lie."""
         digest = hashlib.sha256()
         for item in self.items:
-            for text in (item.text.encode(), str(item.id).encode()):
+            named = b"" if item.id is None else str(item.id).encode()
+            for text in (item.text.encode(), named):
                 digest.update(len(text).to_bytes(8, "little") + text)
         return digest.hexdigest()
 

@@ -125,9 +125,24 @@ class Places:
     counts: np.ndarray
 
 
+def answer_places(lists: pa.Array, found: "Traces", layout: Layout) -> np.ndarray:
+    """
+    The message that holds the answer of each trace, a place in the flattened lists: int64[n].
+
+    The one that its thought is in, or the first such one behind it; -1 where there is none.
+    """
+    if not layout.answer_turn:
+        return found.texts
+    sizes: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    stops = np.cumsum(sizes)[found.rows]
+    turns = np.flatnonzero(matching(lists.flatten(), layout.answer_turn))
+    after = np.append(turns, np.iinfo(np.int64).max)[np.searchsorted(turns, found.texts, "right")]
+    return np.where((found.texts >= 0) & (after < stops), after, -1)
+
+
 def turns_around(lists: pa.Array, found: "Traces", layout: Layout) -> tuple[Places, Places]:
     """
-    The messages before the one with each thought, and those behind the one with the answer.
+    The messages before the one with each thought, and those behind it but for its answer.
 
     Where thoughts are messages of their own, those of other turns are left out.
     """
@@ -139,15 +154,17 @@ def turns_around(lists: pa.Array, found: "Traces", layout: Layout) -> tuple[Plac
     before, behind = (Places(ranges(a, b), b - a) for a, b in sought)
     if not layout.answer_turn:
         return before, behind
-    messages = lists.flatten()
-    thoughts, answers = (matching(messages, turn) for turn in (layout.turn, layout.answer_turn))
-    return _without(before, thoughts), _without(behind, thoughts | answers)
+    thoughts = matching(lists.flatten(), layout.turn)
+    answer = np.repeat(answer_places(lists, found, layout), behind.counts)
+    return (
+        _chosen(before, ~thoughts[before.places]),
+        _chosen(behind, ~thoughts[behind.places] & (behind.places != answer)),
+    )
 
 
-def _without(given: Places, left_out: np.ndarray) -> Places:
-    kept = ~left_out[given.places]
+def _chosen(given: Places, which: np.ndarray) -> Places:
     of = np.repeat(np.arange(len(given.counts)), given.counts)
-    return Places(given.places[kept], np.bincount(of[kept], minlength=len(given.counts)))
+    return Places(given.places[which], np.bincount(of[which], minlength=len(given.counts)))
 
 
 def ranges(begins: np.ndarray, stops: np.ndarray) -> np.ndarray:

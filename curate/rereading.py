@@ -9,7 +9,7 @@ import pyarrow as pa
 from curate.buffers import text_buffers
 from curate.formats import CLOSING, OPENING
 from curate.layout import THINK, Layout, from_dict
-from curate.nesting import below, stand_at
+from curate.nesting import below, list_rows, stand_at
 from curate.traces import TraceReader
 from curate.trainers import COLUMNS, FIELDS, ROLES
 
@@ -57,11 +57,13 @@ class Reread:
     def _holds_joined(self, batch: pa.RecordBatch, sizes: np.ndarray) -> bool:
         """Whether each trace stands between what joins it to its answer, or ends the text."""
         lists = batch.column(self._layout.column)
-        last = np.asarray(lists.offsets)[1:] - 1 - int(lists.offsets[0].as_py())
+        of_row = list_rows(lists)
         data, offsets = text_buffers(below(lists.flatten(), self._layout.fields))
-        starts, stops = offsets[last], offsets[last + 1]
+        starts, stops = offsets[:-1], offsets[1:]
         opening, closing = (np.frombuffer(text, np.uint8) for text in (OPENING, CLOSING))
-        opened = stand_at(data, starts, stops, opening)
-        ends = starts + len(OPENING) + sizes
+        ends = starts + len(OPENING) + sizes[of_row]
         closed = (ends == stops) | stand_at(data, ends, stops, closing)
-        return bool(((opened & closed) | (~opened & (sizes == 0))).all())
+        holds = stand_at(data, starts, stops, opening) & closed
+        # A row without a thought may have been accepted: it has nothing to look for.
+        found = np.bincount(of_row[holds], minlength=len(sizes)) > 0
+        return bool((found | (sizes == 0)).all())

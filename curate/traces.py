@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from curate.buffers import plain_text, text_buffers
 from curate.layout import Layout
 from curate.nesting import (
+    answer_places,
     below,
     beside,
     check_sizes,
@@ -198,14 +199,9 @@ class TraceReader:
             answers = beside(leaf if is_list(leaf.type) else plain_text(leaf), found, layout.answer)
             return answers.cast(pa.string()) if pa.types.is_null(answers.type) else answers
         lists = batch.column(column)
-        messages, texts = lists.flatten(), found.texts
-        if layout.answer_turn:
-            turns = np.flatnonzero(matching(messages, layout.answer_turn))
-            of_row = np.full(len(lists), -1)
-            of_row[list_rows(lists)[turns]] = turns
-            texts = np.where(of_row[found.rows] > found.texts, of_row[found.rows], -1)
-        leaf = plain_text(below(messages, names))
-        return leaf.take(pa.array(texts, mask=texts < 0))
+        places = answer_places(lists, found, layout)
+        leaf = plain_text(below(lists.flatten(), names))
+        return leaf.take(pa.array(places, mask=places < 0))
 
     def _of_elements(self, column: pa.Array, batch: pa.RecordBatch, check: bool) -> Traces:
         rows, items, texts = elements(column)

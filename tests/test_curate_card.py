@@ -189,7 +189,7 @@ RULES = [
     (
         {"dedup": True, "format": "messages", "thinking": "strip"},
         [
-            "- with an answer, as conversations need one (`--format`)",
+            "- with a prompt and an answer, as conversations need both (`--format`)",
             "- the first with its trace, byte for byte (`--dedup`)",
         ],
     ),

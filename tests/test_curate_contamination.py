@@ -299,11 +299,13 @@ def test_an_item_is_described_on_one_line():
     assert benchmarks.describe(1) == "y[0]: é"
 
 
-def test_the_digest_is_of_texts_and_their_order():
+def test_the_digest_is_of_texts_and_ids_in_their_order():
     assert made("a", "bc").digest() == made("a", "bc").digest()
     assert len({made(*texts).digest() for texts in ["", "a", "ab", "ba", ("ab",), ("a", "")]}) == 6
-    plain = hashlib.sha256((1).to_bytes(8, "little") + b"a").hexdigest()
-    assert Benchmarks([Item("elsewhere", 5, "id", "a")]).digest() == plain == made("a").digest()
+    sizes = [size.to_bytes(8, "little") for size in (1, 2)]
+    plain = hashlib.sha256(sizes[0] + b"a" + sizes[1] + b"id").hexdigest()
+    assert Benchmarks([Item("elsewhere", 5, "id", "a")]).digest() == plain
+    assert Benchmarks([Item("x", 0, "id", "a")]).digest() == plain != made("a").digest()
 
 
 @pytest.fixture(scope="module")

@@ -210,6 +210,8 @@ MEASURED = [
     ("verdict", pa.string()),
     ("bytes", pa.int64()),
     ("answer_bytes", pa.int64()),
+    ("prompt_messages", pa.int32()),
+    ("later_messages", pa.int32()),
     ("steps", pa.int32()),
     ("unique_steps", pa.int32()),
     ("branch_steps", pa.int32()),
@@ -261,6 +263,8 @@ def test_values_are_those_of_the_table():
         "verdict": ["missing", "empty", "empty", "ok", "ok", "ok"],
         "bytes": [0, 0, 0, 27, 60, 12],
         "answer_bytes": [None] * 6,
+        "prompt_messages": [None] * 6,
+        "later_messages": [None] * 6,
         "steps": [0, 0, 0, 3, 4, 1],
         "unique_steps": [0, 0, 0, 2, 4, 1],
         "branch_steps": [0, 0, 0, 0, 3, 1],
@@ -281,6 +285,7 @@ def plain_reading(trace: str | None, lexicon: str, delimiter: str | bytes) -> di
     verdict = "missing" if trace is None else "empty" if reference.is_blank(text) else "ok"
     num_bytes = len(text) if verdict == "ok" else 0
     row |= {"verdict": verdict, "bytes": num_bytes, "answer_bytes": None}
+    row |= {"prompt_messages": None, "later_messages": None}
     row["branch_frac"] = float(np.float32(branch_steps / steps)) if steps else None
     row["first_branch"] = float(np.float32(first / steps)) if first >= 0 else None
     for number, name in enumerate(categories):

@@ -99,7 +99,7 @@ CASES = {
             "messages": [
                 channels(
                     *[("developer", None, "s"), ("user", None, "q")],
-                    *[("assistant", "analysis", "z"), ("assistant", "final", "3")],
+                    ("assistant", "final", "3"),
                     ("user", None, "more"),
                     *[("assistant", "analysis", "a"), ("assistant", "final", "4")],
                 )
@@ -107,7 +107,6 @@ CASES = {
             "n": [7],
         },
         [([S, Q, ("assistant", "3"), ("user", "more")], JOINED, "4", {"n": 7})],
-        accept=["several"],
     ),
     "messages": Case(
         {
@@ -261,6 +260,17 @@ def test_rows_are_as_written_by_hand(tmp_path, name, form, thinking):
     assert sum(report.quarantined.values()) == case.quarantined
     assert report.rows == report.kept + sum(report.rejected.values()) + case.quarantined
     assert ": sound: " in invoke("verify", tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_of_several_thoughts_the_last_stays(tmp_path, form):
+    turns = [("user", None, "q"), ("assistant", "analysis", "z"), ("assistant", "final", "3")]
+    turns += [("user", None, "more"), ("assistant", "analysis", "a"), ("assistant", "final", "4")]
+    case = Case({}, [([Q, ("assistant", "3"), ("user", "more")], JOINED, "4", {})])
+    path = corpus(tmp_path / "corpus.parquet", {"messages": [channels(*turns)]})
+    told = dict(preset="harmony-messages", keep="true", accept=["several"], format=form)
+    curate.scan(path, out=tmp_path / "out", **told)
+    assert emitted(tmp_path / "out") == expected(case, form, "keep")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "openr1"])

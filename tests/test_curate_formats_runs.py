@@ -9,7 +9,7 @@ import pytest
 
 import curate
 from curate.errors import CurateError
-from tests.command_line import only_line, tree
+from tests.command_line import invoke, only_line, tree
 from tests.interruptions import alter, end_all, forked, outcome, same
 from tests.test_curate_formats import COLUMNS, FORMATS, Q, corpus, emitted
 
@@ -47,6 +47,11 @@ REFUSED = {
         ["--preset", "think", "--problem", "q", "--format", "original", "--thinking", "strip"],
         "--thinking strip: expected with another --format than original",
     ),
+    "thoughts stripped of rows with several": (
+        THINK,
+        ["--preset", "think", "--problem", "q", "--thinking", "strip", "--accept", "several"],
+        "--thinking strip: expected without --accept several, of which some stay",
+    ),
 }
 
 
@@ -74,18 +79,6 @@ PROMPTS = {
     ),
     "a null list": ("nemotron", {"input": [[dict(role="user", content="q")], None]}),
     "an empty list": ("nemotron", {"input": [[dict(role="user", content="q")], []]}),
-    "no message before": (
-        "messages",
-        {
-            "messages": [
-                [
-                    {"role": "user", "content": "q"},
-                    {"role": "assistant", "content": "<think>a</think>4"},
-                ],
-                [{"role": "assistant", "content": "<think>a</think>4"}],
-            ]
-        },
-    ),
 }
 
 
@@ -99,6 +92,26 @@ def test_a_row_without_a_prompt_ends_the_run_and_is_named(tmp_path, what, form):
     with pytest.raises(CurateError, match=r"corpus\.parquet: row 1: no prompt"):
         curate.scan(path, out=tmp_path / "out", preset=preset, keep="true", format=form)
     assert not (tmp_path / "out/data").exists()
+
+
+SAID = [dict(role="user", content="q"), dict(role="assistant", content="<think>a</think>4")]
+THANKS = dict(role="user", content="Thanks.")
+
+
+@pytest.mark.parametrize("form", ["original", *FORMATS])
+def test_rows_without_a_message_before_or_with_one_behind_are_rejected(tmp_path, form):
+    columns = {"messages": [SAID, SAID[1:], [*SAID, THANKS], [SAID[1], THANKS], None, []]}
+    path = corpus(tmp_path / "corpus.parquet", columns, group_rows=4)
+    out = tmp_path / "out"
+    report = curate.scan(path, out=out, preset="messages", keep="true", format=form)
+    rejected = {} if form == "original" else {"no_prompt": 2}
+    if form == "prompt-completion":
+        rejected["later_messages"] = 1
+    assert (report.rejected, report.quarantined) == (rejected, {"missing": 2})
+    kept = {"original": [2, 1, 3, 2], "prompt-completion": [1]}.get(form, [2, 3])
+    name = COLUMNS.get(form, ["messages"])[0]
+    assert [len(row[name]) for row in emitted(out)] == kept
+    assert ": sound: " in invoke("verify", out)
 
 
 def test_rows_without_a_prompt_can_be_left_out(tmp_path):
