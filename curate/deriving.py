@@ -105,6 +105,8 @@ class Deriving:
         self._stop.set()
         self._allowance.wake()
         files.wake()
+        for fact in self._facts:
+            fact.cancel()
 
     def _derive(self, unit: Unit, files: ShardSidecars) -> None:
         try:

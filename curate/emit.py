@@ -249,6 +249,7 @@ class Emission:
         assert self._convert is not None
         try:
             made = self._convert(batch, rows[which] - row, items[which])
+            made.validate(full=True)  # also of prompts, which nobody has looked at, the UTF-8
         except RowError as error:
             raise error.of(path, row) from None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.buffers import is_text
+from curate.buffers import is_text, plain_text
 from curate.contamination import CONTAMINATED, Benchmarks
 from curate.errors import CurateError
 from curate.features import FIELDS
 from curate.layout import Layout
-from curate.nesting import beside, spans
+from curate.nesting import beside, last_said, spans
 from curate.tokens import TokenCounter, load_tokenizer
 from curate.traces import TraceReader, Traces
 from curate.units import Columns
@@ -29,11 +29,16 @@ Compute = Callable[[pa.RecordBatch, Traces], list[pa.Array]]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A fact: its name, the column it reads beside the traces, and how it is computed."""
+    """
+    A fact: its name, the column it reads beside the traces, and how it is computed.
+
+    `cancel` has whoever computes it stop, from any thread.
+    """
 
     name: str
     column: str | None
     compute: Compute
+    cancel: Callable[[], None] = lambda: None
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -77,7 +82,7 @@ class Facts:
         if self.benchmarks is not None:
             problem = problem_of(layout, columns)
             found = None if problem is None else corpus.field(problem).type
-            if found is None or not is_text(found):
+            if not (found is None and layout.turn) and (found is None or not is_text(found)):
                 raise CurateError(
                     "--decontaminate: expected --problem, a column of text, found "
                     f"{'none' if problem is None else f'`{problem}` of {found}'}"
@@ -95,11 +100,12 @@ class Facts:
 
                 grader = held.enter_context(Grader(workers, lenient=self.lenient))
                 compute = _grades(grader.grade, TraceReader(layout), self.verify)
-                facts.append(Fact("grades", self.verify, compute))
+                facts.append(Fact("grades", self.verify, compute, grader.close))
             if self.benchmarks is not None:
                 problem = problem_of(layout, columns)
-                assert problem is not None
-                facts.append(Fact("contamination", problem, _overlap(self.benchmarks, problem)))
+                compute = _overlap(self.benchmarks, problem, layout)
+                column = layout.column if problem is None else problem
+                facts.append(Fact("contamination", column, compute))
             if self.hashes:
                 facts.append(Fact("hashes", None, _hashes()))
             yield facts
@@ -150,9 +156,10 @@ def _tokens(counter: TokenCounter) -> Compute:
 def _grades(grade: Callable[..., list[str | None]], reader: TraceReader, gold: str) -> Compute:
     def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
         answers = reader.answers(batch, found)
-        golds = beside(batch.column(gold), found, gold).cast(pa.string())
+        golds = plain_text(beside(batch.column(gold), found, gold))
+        golds = golds if is_text(golds.type) else golds.cast(pa.string())
         truncated = (found.verdicts == UNCLOSED).tolist()
-        grades = grade(_texts(answers), golds.to_pylist(), truncated)
+        grades = grade(_texts(answers), _texts(golds.cast(pa.large_binary())), truncated)
         return [pa.array(grades, pa.string())]
 
     return compute
@@ -163,9 +170,12 @@ def _texts(answers: pa.Array | None) -> list[str | None]:
     return [None if a is None else a.decode(errors="replace") for a in answers.to_pylist()]
 
 
-def _overlap(benchmarks: Benchmarks, problem: str) -> Compute:
+def _overlap(benchmarks: Benchmarks, problem: str | None, layout: Layout) -> Compute:
     def compute(batch: pa.RecordBatch, found: Traces) -> list[pa.Array]:
-        problems = beside(batch.column(problem), found, problem)
+        if problem is None:
+            problems = last_said(batch.column(layout.column), found, layout)
+        else:
+            problems = beside(batch.column(problem), found, problem)
         unknown = problems.is_null().to_numpy(zero_copy_only=False)
         coverage, items = benchmarks.overlap(problems)
         by = [

@@ -105,6 +105,7 @@ RULE = {
     "accept": [str],
     "answered": bool,
     "single": bool,
+    "asked": bool,
     "best_of": int | None,
     "only_correct": bool,
     "dedup": bool,
@@ -121,7 +122,7 @@ COUNTS = {
     "grades": {...: int},
 }
 
-FOLLOWING = ("answered", "single", "only_correct")
+FOLLOWING = ("answered", "single", "asked", "only_correct")
 """Parts of a rule that follow from other options."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")

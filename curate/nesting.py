@@ -162,6 +162,17 @@ def turns_around(lists: pa.Array, found: "Traces", layout: Layout) -> tuple[Plac
     )
 
 
+def last_said(lists: pa.Array, found: "Traces", layout: Layout) -> pa.Array:
+    """What the last message before the one with each thought says, as a text: n, or null."""
+    before, _ = turns_around(lists, found, layout)
+    messages = lists.flatten()
+    names = {messages.type.field(number).name for number in range(messages.type.num_fields)}
+    ends = np.cumsum(before.counts)
+    places = np.append(before.places, 0)[ends - 1]
+    leaf = plain_text(pc.struct_field(messages, "content" if "content" in names else "value"))
+    return leaf.take(pa.array(places, mask=before.counts == 0))
+
+
 def _chosen(given: Places, which: np.ndarray) -> Places:
     of = np.repeat(np.arange(len(given.counts)), given.counts)
     return Places(given.places[which], np.bincount(of[which], minlength=len(given.counts)))

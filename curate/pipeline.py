@@ -138,6 +138,8 @@ def _select(decider: Decider, run: Run, began: float) -> Report:
 def _decide(decider: Decider, features: FeatureFiles, run: Run) -> Cut:
     """Write down which rows are kept, and check the account of it."""
     cut = _new_cut(decider, run.record)
+    if run.facts.benchmarks is not None:
+        cut.items = len(run.facts.benchmarks.items)
     files = decide_all(decider, features, run.selected, cut)
     selected = {f"selection/{name}": file.as_dict() for name, file in files.items()}
     if decider.strata is not None:

@@ -121,7 +121,7 @@ def plan_scan(
     decider = None
     if selection is not None:
         _check_form(form, source, selection)
-        selection = _completed(selection, form, known, source.columns)
+        selection = _completed(selection, form, known, source)
         decider = bind(selection, _polars_schema(known))
     elif form != ORIGINAL:
         raise CurateError("--format, --thinking: expected together with a selection, as --keep")
@@ -189,7 +189,7 @@ def plan_select(
     facts.check(source.layout, source.columns, source.schema)
     schema = pq.read_schema(files[0])
     all_known = with_facts(schema, [*known, *facts.names])
-    selection = _completed(selection, form, all_known, source.columns)
+    selection = _completed(selection, form, all_known, source)
     decider = bind(selection, _polars_schema(all_known))
     _check_apart(folder, source.shards)
     _check_annotate(annotate, all_known, source.schema)
@@ -273,13 +273,15 @@ def _rule(selection: Selection) -> dict[str, Any]:
     }
 
 
-def _completed(selection: Selection, form: Form, schema: pa.Schema, columns: Columns) -> Selection:
+def _completed(selection: Selection, form: Form, schema: pa.Schema, source: Source) -> Selection:
     """A rule with what follows from the rest: what conversations need, and which are correct."""
-    known = columns.correct is not None or "grade" in schema.names
+    known = source.columns.correct is not None or "grade" in schema.names
+    prompt = source.layout.prompt or source.columns.problem
     return replace(
         selection,
         answered=form.converts,
         single=form.format == "prompt-completion",
+        asked=form.converts and not source.layout.turn and prompt == source.columns.problem,
         only_correct=selection.best_of is not None and known,
     )
 

@@ -174,14 +174,26 @@ class OpenParquet:
         rows = sum(group.rows for group in groups)
         size = sum(g.all_bytes if self.columns is None else g.trace_bytes for g in groups)
         batch_rows = max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
-        pages = [self._pages(number, MAX_BATCH_BYTES // batch_rows) for number in row_groups]
+        values = self._values_per_row(row_groups)
+        most = MAX_BATCH_BYTES // (batch_rows * values)
+        pages = [self._pages(number, most) for number in row_groups]
         longest = max((column.repeatable() for group in pages for column in group), default=0)
-        batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // max(1, longest)))
+        batch_rows = max(1, min(batch_rows, MAX_BATCH_BYTES // (max(1, longest) * values)))
         demands = [
             PageDemand(self, number, tuple(group), batch_rows, copies)
             for number, group in zip(row_groups, pages, strict=True)
         ]
         return batch_rows, demands
+
+    def _values_per_row(self, row_groups: Sequence[int]) -> int:
+        """Values of a row on average, at least 1, of the column that is read with most of them."""
+        most = 1
+        for number in row_groups:
+            rows = max(1, self.footer.row_groups[number].rows)
+            for chunk in self.raw.groups[number].chunks:
+                if self.columns is None or is_of_any(chunk.name, self.columns):
+                    most = max(most, -(-chunk.values // rows))
+        return most
 
     def _pages(self, row_group: int, exact_above: int) -> list[Pages]:
         """The pages of the columns that are read."""

@@ -52,7 +52,8 @@ class Selection:
     A rule. `drop_top` is a share of rows in decimal digits, which floats cannot always hold.
 
     `answered` rejects rows without a prompt or an answer, as conversations need both, and `single`
-    those with messages behind the answer, as a prompt and its completion have none. `only_correct`
+    those with messages behind the answer, as a prompt and its completion have none; `asked` those
+    without a problem, where that is the prompt. `only_correct`
     rejects those not known to be correct, which `best_of` chooses from where that is known.
     """
 
@@ -63,6 +64,7 @@ class Selection:
     accept: tuple[str, ...] = ACCEPTED
     answered: bool = False
     single: bool = False
+    asked: bool = False
     best_of: int | None = None
     only_correct: bool = False
     dedup: bool = False
@@ -89,6 +91,8 @@ class Selection:
             if verdict not in ACCEPTABLE:
                 known = ", ".join(ACCEPTABLE)
                 raise SelectionError(f"--accept: expected some of {known}, found {verdict!r}")
+        if not 0 <= self.seed < 2**63:
+            raise SelectionError(f"--seed: expected 0 to 2^63 - 1, found {self.seed}")
         if len(set(self.within)) < len(self.within):
             raise SelectionError(f"--within: expected distinct names, found {list(self.within)}")
         if not self.ranks:
@@ -116,7 +120,7 @@ class Selection:
             raise SelectionError("--best-of: expected without --drop-top, found both")
         if not self.within:
             raise SelectionError("--best-of: expected --within, such as problem, with it")
-        if self.best_of is not None and self.best_of < 1:
+        if self.best_of is not None and not 1 <= self.best_of < 2**31:
             raise SelectionError(f"--best-of: expected at least 1, found {self.best_of}")
 
     @property
@@ -216,6 +220,8 @@ class Pass:
         if selection.answered:
             rules.append(((chunk["prompt_messages"] == 0).fill_null(False), "no_prompt"))
             rules.append((~(chunk["answer_bytes"] > 0).fill_null(False), "no_answer"))
+        if selection.asked:
+            rules.append((chunk["problem"].is_null(), "no_prompt"))
         if selection.single:
             rules.append(((chunk["later_messages"] > 0).fill_null(False), "later_messages"))
         rules.append((facts["keep"].is_null(), "keep_null"))
@@ -307,6 +313,7 @@ def _looked_at(selection: Selection) -> list[str]:
     looked_at = {
         ("answer_bytes", "prompt_messages"): selection.answered,
         ("later_messages",): selection.single,
+        ("problem",): selection.asked,
         ("contaminated_by",): selection.decontaminate,
         ("correct",): selection.only_correct,
         ("bytes", "hash_low", "hash_high"): selection.dedup,

@@ -102,10 +102,10 @@ class Cut:
     """
     The account of a selection, filled chunk by chunk.
 
-    `matched` counts the benchmark items that contaminated rows were rejected for, `no_problem` the
-    kept rows that have no problem to compare; `sizes` are sums
-    over the kept rows and over all, of bytes and, where they are known, of tokens; `distributions`
-    are over the rows that could be read, by feature.
+    `matched` counts the benchmark items that contaminated rows were rejected for, of so many
+    `items`; `no_problem` the kept rows that have no problem to compare. `sizes` are sums over the
+    kept rows and over all, of bytes and, where they are known, of tokens; `distributions` are
+    over the rows that could be read, by feature.
     """
 
     groups: list[GroupCounts]
@@ -116,6 +116,7 @@ class Cut:
     verdicts: dict[str, int] = field(default_factory=dict)
     matched: dict[str, int] = field(default_factory=dict)
     no_problem: int = 0
+    items: int | None = None
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
 

@@ -73,24 +73,18 @@ def test_a_format_without_a_selection_is_refused(tmp_path, run_here):
 
 
 PROMPTS = {
-    "a null text": (
-        "nemo-skills",
-        {"problem": ["q", None], "generation": ["<think>a</think>4"] * 2},
-    ),
-    "a null list": ("nemotron", {"input": [[dict(role="user", content="q")], None]}),
-    "an empty list": ("nemotron", {"input": [[dict(role="user", content="q")], []]}),
+    "a null list": [[dict(role="user", content="q")], None],
+    "an empty list": [[dict(role="user", content="q")], []],
 }
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("what", PROMPTS)
 def test_a_row_without_a_prompt_ends_the_run_and_is_named(tmp_path, what, form):
-    preset, columns = PROMPTS[what]
-    if preset == "nemotron":
-        columns = columns | {"output": ["<think>a</think>4"] * 2}
+    columns = {"input": PROMPTS[what], "output": ["<think>a</think>4"] * 2}
     path = corpus(tmp_path / "corpus.parquet", columns, group_rows=1)
     with pytest.raises(CurateError, match=r"corpus\.parquet: row 1: no prompt"):
-        curate.scan(path, out=tmp_path / "out", preset=preset, keep="true", format=form)
+        curate.scan(path, out=tmp_path / "out", preset="nemotron", keep="true", format=form)
     assert not (tmp_path / "out/data").exists()
 
 
@@ -114,12 +108,14 @@ def test_rows_without_a_message_before_or_with_one_behind_are_rejected(tmp_path,
     assert ": sound: " in invoke("verify", out)
 
 
-def test_rows_without_a_prompt_can_be_left_out(tmp_path):
+@pytest.mark.parametrize("told", [{}, {"problem": "problem"}], ids=["layout", "option"])
+def test_rows_whose_prompt_is_null_are_rejected(tmp_path, told):
     columns = {"problem": ["q", None], "generation": ["<think>a</think>4"] * 2}
     path = corpus(tmp_path / "corpus.parquet", columns)
-    told = dict(preset="nemo-skills", problem="problem", format="messages")
-    report = curate.scan(path, out=tmp_path / "out", keep="problem IS NOT NULL", **told)
-    assert (report.kept, report.rejected) == (1, {"keep": 1})
+    told = dict(preset="nemo-skills", keep="true", **told)
+    report = curate.scan(path, out=tmp_path / "out", format="messages", **told)
+    assert (report.kept, report.rejected) == (1, {"no_prompt": 1})
+    assert curate.scan(path, out=tmp_path / "all", **told).kept == 2
 
 
 # What columns are called.

@@ -1,8 +1,10 @@
 """What a review found, held to what it is now: stale facts, odd rows, broken pages, bounds."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -335,3 +337,21 @@ def test_derived_columns_of_many_tiny_shards_decide_as_those_of_one_file(tmp_pat
         kept[name] = (report.rejected, decisions["reason"].to_pylist(), rows)
     assert kept["many"] == kept["one"]
     assert 0 < len(kept["one"][2]) < count
+
+
+def test_an_interrupt_ends_grading_at_once(tmp_path):
+    answers = [f"<think>a</think>\\boxed{{9^{{9^{{9^{{{n}}}}}}}}}" for n in range(2, 62)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"response": answers, "gold": ["7"] * 60}), path)
+    options = ["--preset", "think", "--verify", "gold", "--threads", "1"]
+    command = [sys.executable, "-m", "curate", "scan", path, "--out", tmp_path / "out", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        journal = tmp_path / "out/.curate/journal.jsonl"
+        while not journal.exists() or "measured" not in journal.read_text(encoding="utf-8"):
+            time.sleep(0.05)
+            assert process.poll() is None
+        time.sleep(2)  # into the first of the answers, each of which would take as long
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("error: interrupted ")

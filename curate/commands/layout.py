@@ -29,6 +29,9 @@ def list_layouts(as_json: bool) -> None:
 @click.argument("which", metavar="NAME|FILE")
 def show(which: str) -> None:
     """One layout as TOML; a copy of it is a good start for one's own, for --layout."""
+    from pathlib import Path
+
+    from curate.errors import LayoutError
     from curate.layout import load, preset, preset_names
     from curate.layout import source as text_of
 
@@ -36,6 +39,8 @@ def show(which: str) -> None:
         preset(which)
         click.echo(text_of(which), nl=False)
         return
+    if not Path(which).exists():
+        raise LayoutError(f"{which}: no preset of this name and no file; see `curate layout list`")
     load(which)
     with open(which, encoding="utf-8") as file:
         click.echo(file.read(), nl=False)

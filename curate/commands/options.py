@@ -56,7 +56,7 @@ SELECTION = (
     ),
     click.option(
         "--best-of",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 2**31 - 1),
         metavar="N",
         help="Or keep, of the correct traces in each group of --within, the N lowest by --rank-by.",
     ),
@@ -76,7 +76,8 @@ SELECTION = (
         multiple=True,
         metavar="FILE",
         help="Drop rows whose problem is half or more that of a benchmark, by 8-grams of words: "
-        "JSONL, CSV or Parquet, FILE:COLUMN where the column is not plain. May be repeated.",
+        "JSON Lines, JSON, CSV, Parquet or text, FILE:COLUMN where the column is not plain. May be "
+        "repeated.",
     ),
     click.option(
         "--verify",
@@ -92,7 +93,11 @@ SELECTION = (
         help="Count tokens: a folder, a tokenizer.json, or a name on the Hub; as feature `tokens`.",
     ),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="Of draws that break ties."
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        help="Of draws that break ties.",
     ),
     click.option(
         "--annotate",

@@ -122,6 +122,10 @@ def summary(report: Report) -> str:
     if report.selected and not report.kept:
         parts.append("nothing is kept: `datasets` cannot load a dataset without rows")
     if report.cut is not None:
+        if report.cut.items is not None:
+            dropped = _count(report.rejected.get("contaminated", 0), "row")
+            items = _count(report.cut.items, "benchmark item")
+            parts.append(f"problems compared with {items}: {dropped} dropped")
         parts += [_matched(report.cut.matched), _tokens(report.cut.sizes)]
         if report.cut.no_problem:
             count = _count(report.cut.no_problem, "kept row")
@@ -187,7 +191,9 @@ def _counts(report: Report) -> str:
     if other:
         told.append(_listed("verdicts", {"ok": report.verdicts.get("ok", 0)} | other))
     if report.grades:
-        told.append(_listed("grades", report.grades))
+        no_gold = report.rows - sum(report.grades.values())
+        more = {"no gold": no_gold} if no_gold else {}
+        told.append(_listed("grades", report.grades | more))
     return "\n".join([_table(rows), *told, end])
 
 

@@ -60,9 +60,10 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     """
     Measure every trace of CORPUS and, given a selection, emit the kept rows as a dataset.
 
-    CORPUS is a Parquet file, a folder, a glob, or a URL (s3://, gs://, hf://). Features go to
-    DIR/.curate/features, one row for each trace. With --keep or --drop-top the kept rows go to
-    DIR/data, whole and in order; without one a scan only measures.
+    CORPUS is a file of Parquet or JSON Lines (also .gz, .zst), a folder, a glob, or a URL (s3://,
+    gs://, hf://). Features go to DIR/.curate/features, one row for each trace. With a selection
+    (--keep, --drop-top, --best-of, --dedup, --decontaminate) the kept rows go to DIR/data, in
+    order; without one a scan only measures.
     """
     from curate.api import facts_of, form_of, on_error_of, selection_of
     from curate.commands import report

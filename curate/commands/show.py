@@ -10,7 +10,8 @@ def show(folder: str, row: str) -> None:
     """
     Show one trace of the scan or selection in DIR, its steps numbered, its markers coloured.
 
-    ROW is an id (where the scan had --id) or SHARD:ROW, the shard's name and the row's position.
+    ROW is an id (where the scan had --id) or SHARD:ROW, the shard's name and the row's position;
+    SHARD:ROW:ITEM where rows hold lists of traces.
     A B beside a number says that the step is a branch step.
     """
     from curate.viewing import find_trace, render
