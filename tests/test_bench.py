@@ -14,6 +14,9 @@ from bench.runs import BenchError, Ran
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
+LONG = ("kernel", "layouts")
+"""A minute together, of which most is starting processes."""
+
 CASES = {"scan": 10, "emit": 4, "memory": 8, "select": 2, "start": 5, "layouts": 15, "tokens": 5}
 CASES["kernel"] = 10 + len(kernels(threads=1)["names"])
 
@@ -23,7 +26,10 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("bench")
 
 
-@pytest.mark.parametrize("bench", BENCHES)
+@pytest.mark.parametrize(
+    "bench",
+    [pytest.param(n, marks=pytest.mark.soak) if n in LONG else n for n in BENCHES],
+)
 def test_every_case_runs_and_its_answer_holds(bench, cache, capsys, monkeypatch):
     monkeypatch.setenv("CURATE_DATA", str(cache))  # no real traces: Countdown ones are made
     assert main([bench, "--quick", "--cache", str(cache)]) == 0
