@@ -150,6 +150,7 @@ def timed(shards: Sequence[str], shape: str, stage: str, threads: int) -> dict[s
     layout = plain("response") if shape == PLAIN else preset(shape)
     reader, measurer = TraceReader(layout), Measurer(load("default"))
     warm_up(measurer)
+    reader.read(next(_batches(shards[0], layout.leaves())), check=False)  # so that it is loaded
 
     def work(shard: str) -> tuple[int, int]:
         size = count = 0
