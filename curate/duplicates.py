@@ -6,8 +6,6 @@ a probability of 10^-21; the hash is not cryptographic, so whoever sets out to m
 can. Order is the corpus's: the first of equal traces stays, those after it are marked.
 """
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import pyarrow as pa
 
@@ -37,7 +35,7 @@ class TraceHashes:
         The hash of each trace's bytes, uint64[num_traces, 2].
 
         Traces are an array of strings or bytes, or `Spans`. A null has the hash of an empty trace;
-        neither is a duplicate of anything, see the mask of `first_of`.
+        neither is a duplicate of anything, see the mask of `SeenHashes`.
         """
         data, starts, ends = traces if isinstance(traces, tuple) else _spans(traces)
         hashes = np.empty((len(starts), 2), np.uint64)
@@ -91,22 +89,3 @@ class SeenHashes:
             larger = np.zeros((max(needed, int(GROWTH * len(self._table))), 2), np.uint64)
             self._kernels.move_seen(self._table, larger)
             self._table = larger
-
-
-def first_of(
-    hashes: Iterable[np.ndarray], masks: Iterable[np.ndarray] | None = None
-) -> Iterator[np.ndarray]:
-    """
-    For each chunk of rows, in the order of the corpus, which of them are duplicates: bool[rows].
-
-    True where the hash (uint64[rows, 2]) was seen before, in this chunk or an earlier one, so that
-    only the first of equal rows is False. `masks` gives bool[rows] for each chunk: rows where it is
-    False, such as null and empty traces, take no part. Raises ValueError where masks and chunks do
-    not go together.
-    """
-    seen = SeenHashes()
-    if masks is None:
-        yield from map(seen.mark, hashes)
-        return
-    for chunk, mask in zip(hashes, masks, strict=True):
-        yield seen.mark(chunk, mask)

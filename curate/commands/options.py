@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -195,6 +195,21 @@ RULE = (
     *("dedup", "decontaminate", "seed"),
 )
 """Options of which `selection_of` makes a rule."""
+
+
+def asked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What scan and select are asked for alike, as `plan_scan` and `plan_select` take it."""
+    from curate.api import facts_of, form_of, on_error_of
+
+    facts = ("tokenizer", "verify", "lenient", "decontaminate", "dedup")
+    bad = ("on_error", "max_bad_shards", "max_bad_rows")
+    return {
+        "form": form_of(options["format_"], options["thinking"]),
+        "facts": facts_of(*(options[name] for name in facts)),
+        "on_error": on_error_of(*(options[name] for name in bad)),
+        "shard_bytes": options["shard_size"],
+        **{name: options[name] for name in ("out", "annotate", "memory", "overwrite")},
+    }
 
 
 def selection_options(command: Command) -> Command:

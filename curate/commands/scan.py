@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from curate.commands.options import RULE, names, run_options, selection_options
+from curate.commands.options import RULE, asked, names, run_options, selection_options
 
 
 @click.command()
@@ -65,7 +65,7 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     (--keep, --drop-top, --best-of, --dedup, --decontaminate) the kept rows go to DIR/data, in
     order; without one a scan only measures.
     """
-    from curate.api import facts_of, form_of, on_error_of, selection_of
+    from curate.api import selection_of
     from curate.commands import report
     from curate.layout import Where
     from curate.pipeline import run_plan
@@ -83,25 +83,13 @@ def scan(corpus: tuple[str, ...], **options: Any) -> int:
     rule = selection_of(**{name: options[name] for name in RULE})
     if rule is None and options["annotate"]:
         raise click.UsageError("--annotate: expected together with a selection, as --keep true")
-    names = "lexicon delimiter steps repeats annotate split limit memory overwrite".split()
+    names = "lexicon delimiter steps repeats split limit".split()
     plan = plan_scan(
         corpus,
-        out=options["out"],
         where=where,
         columns=columns,
         selection=rule,
-        form=form_of(options["format_"], options["thinking"]),
-        facts=facts_of(
-            options["tokenizer"],
-            options["verify"],
-            options["lenient"],
-            options["decontaminate"],
-            options["dedup"],
-        ),
-        shard_bytes=options["shard_size"],
-        on_error=on_error_of(
-            options["on_error"], options["max_bad_shards"], options["max_bad_rows"]
-        ),
+        **asked(options),
         **{name: options[name] for name in names},
     )
     report.notes(plan)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from curate.commands.options import RULE, run_options, selection_options
+from curate.commands.options import RULE, asked, run_options, selection_options
 
 
 @click.command()
@@ -18,7 +18,7 @@ def select(scanned: str, **options: Any) -> int:
     The kept rows are copied out of the corpus to DIR/data; SCAN is never changed. To keep all rows,
     say --keep true.
     """
-    from curate.api import facts_of, form_of, on_error_of, selection_of
+    from curate.api import selection_of
     from curate.commands import report
     from curate.pipeline import run_plan
     from curate.planning import plan_select
@@ -30,23 +30,9 @@ def select(scanned: str, **options: Any) -> int:
         )
     plan = plan_select(
         scanned,
-        out=options["out"],
         selection=rule,
-        form=form_of(options["format_"], options["thinking"]),
-        facts=facts_of(
-            options["tokenizer"],
-            options["verify"],
-            options["lenient"],
-            options["decontaminate"],
-            options["dedup"],
-        ),
-        annotate=options["annotate"],
-        shard_bytes=options["shard_size"],
-        on_error=on_error_of(
-            options["on_error"], options["max_bad_shards"], options["max_bad_rows"]
-        ),
-        memory=options["memory"],
-        overwrite=options["overwrite"],
+        **asked(options),
     )
+    report.notes(plan)
     done = run_plan(plan, report.running(options))
     return report.show(done, as_json=options["as_json"])
