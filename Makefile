@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
-DATA ?= ../shared/data
+WORKERS ?= 2
 
 .PHONY: demo test soak lint bench clean
 
@@ -27,7 +27,7 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
 
 test: lint  ## what CI runs
-	$(RUN)/python -m pytest -m "not soak"
+	$(RUN)/python -m pytest -m "not soak" --numprocesses $(WORKERS) --dist worksteal
 
 soak: $(READY)  ## the long runs
 	$(RUN)/python -m pytest -m soak

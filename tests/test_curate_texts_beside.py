@@ -9,7 +9,7 @@ import pytest
 
 import curate
 from curate.errors import CurateError
-from tests.command_line import only_line
+from tests.command_line import only_line, run
 
 THINK = "<think>a</think>\\boxed{4}"
 PROBLEM = "Find the number of positive integers below one hundred that are divisible by seven."
@@ -90,8 +90,12 @@ def test_long_lists_of_values_of_a_dictionary_are_read_in_little_memory(tmp_path
     """As if each value were as long as all of the dictionary, it would be gigabytes."""
     lists = [[f"<think>{n} {m % 500}</think>4" for m in range(2000)] for n in range(5)]
     path = corpus(tmp_path / "a.parquet", generations=pa.array(lists))
-    report = curate.scan(path, out=tmp_path / "out", preset="openr1", memory=1 << 30)
-    assert (report.rows, report.quarantined) == (10_000, {})
+    # In a process of its own, as this one may already hold more than the bound.
+    options = ["--preset", "openr1", "--memory", "1GiB", "--json"]
+    result = run("scan", path, "--out", tmp_path / "out", *options)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["rows"], told["quarantined"]) == (10_000, {})
     items = pq.read_table(tmp_path / "out/.curate/features")["item"].to_numpy()
     assert np.array_equal(items, np.tile(np.arange(2000), 5))
 
