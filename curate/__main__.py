@@ -26,6 +26,8 @@ COMMANDS = {
     "verify": "Read again what a run left, and hold it against its manifest.",
     "show": "Show one trace, its steps numbered and its markers coloured.",
     "check": "Check whether trainers load a dataset, and what they would cut or drop.",
+    "train": "Train a model on a dataset, audited before the first step.",
+    "losses": "Score every token of a dataset under a model, and report the token view.",
     "lexicon": "List, show and test lexicons.",
     "layout": "List and show what is known of where traces are.",
 }

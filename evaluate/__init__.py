@@ -1,0 +1,1 @@
+"""Numbers from a checkpoint: the losses of tokens, and the report on them."""

@@ -1,0 +1,301 @@
+"""
+Teach a model of some hundred thousand weights to play Countdown, on a CPU, in minutes.
+
+    $ python -m examples.countdown --out corpus --traces 40000 --paired
+    $ python -m examples.scratch split --corpus corpus --out parts
+    $ python -m examples.scratch model --corpus parts/train --out model
+    $ curate train --model model --from-config --data ... --output-dir run
+    $ python -m examples.scratch solve --model run/... --problems parts/heldout
+
+*split* puts every trace of a problem on the same side: a hash of `problem_id` decides, so that
+other styles, seeds and numbers of traces hold out the same problems. *model* trains a tokenizer on
+the traces and writes it beside the configuration of a small Qwen3; a run draws its own weights.
+*solve* has a checkpoint write, greedily, and checks its answers exactly.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.errors import CurateError, OutputError, SchemaError, ShardError
+from curate.rawfooter import first_line
+from examples.countdown import fraction, positive_int, verify
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, END = "<|pad|>", "<|end|>"
+TAGS = ("<think>", "</think>")
+
+# Contents stand as they are, thoughts too; trained is what follows the mark of the assistant.
+TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+{{- '<|assistant|>' -}}{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}
+{%- else -%}{{- '<|user|>' + message['content'] -}}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
+
+SIZES = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 2000, "length": 2048}
+LINE = (
+    "{accuracy:.3f} ± {standard_error:.3f} of {problems} problems solved, {cut_off:.1%} cut off, "
+    "{mean_new_tokens:.0f} new tokens on average"
+)
+PROBLEM_ID = re.compile(r"countdown-(\d+(?:-\d+)*)-to-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote to a prompt; `tokens` counts the end, too."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+    @property
+    def answer(self) -> str:
+        """What stands behind the last closed thought; nothing where none was closed."""
+        return self.text.rpartition("</think>")[2].strip() if "</think>" in self.text else ""
+
+
+def held_out(problem_id: str, share: float) -> bool:
+    """Whether a problem is among that share of all problems; its name alone decides."""
+    return _place(problem_id) < share * 2**64
+
+
+def _place(problem_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big")
+
+
+def split(corpus: Path, out: Path, share: float) -> dict[str, int]:
+    """Write the rows of each shard to shards in OUT/train and OUT/heldout, and count them."""
+    _claim(out)
+    counts = {"train": 0, "heldout": 0}
+    for name, table in _tables(corpus, "problem_id"):
+        held = pa.array([held_out(one, share) for one in table["problem_id"].to_pylist()])
+        for side, mask in zip(counts, (pc.invert(held), held), strict=True):
+            (out / side).mkdir(exist_ok=True)
+            pq.write_table(rows := table.filter(mask), out / side / name, compression="zstd")
+            counts[side] += len(rows)
+    return counts
+
+
+def _claim(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise OutputError(f"--out {out}: expected a new or empty folder")
+
+
+def _tables(path: Path, *columns: str) -> Iterator[tuple[str, pa.Table]]:
+    """The name and the rows of a file, or of each that lies in a folder or in its data/."""
+    shards = [path]
+    if path.is_dir():
+        shards = sorted(path.glob("[!.]*.parquet")) or sorted(path.glob("data/[!.]*.parquet"))
+    if not shards:
+        raise ShardError(f"{path}: expected Parquet files in it or its data/, found none")
+    for shard in shards:
+        try:
+            table = pq.ParquetFile(shard).read()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ShardError(f"{shard}: expected a Parquet file: {error}") from None
+        if not set(columns) <= set(found := table.column_names):
+            names = ", ".join(columns)
+            raise SchemaError(f"{shard}: expected columns {names}, found {', '.join(found)}")
+        yield shard.name, table
+
+
+def write_model(
+    corpus: Path, out: Path, *, hidden: int, layers: int, heads: int, vocabulary: int, length: int
+) -> dict[str, object]:
+    """
+    Write a configuration, and a tokenizer trained on the texts of a corpus, to a folder.
+
+    The model has 16 x layers x hidden^2 weights, and the embeddings of at most `vocabulary` tokens;
+    prompt and answer may take `length` tokens.
+    """
+    from transformers import Qwen3Config
+
+    if hidden % (2 * heads):
+        raise CurateError(f"--hidden {hidden}: expected a multiple of {2 * heads}, twice --heads")
+    _claim(out)
+    tokenizer = train_tokenizer(_texts(corpus), vocabulary)
+    tokenizer.save_pretrained(out)
+    Qwen3Config(
+        architectures=["Qwen3ForCausalLM"],
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
+        max_position_embeddings=length,
+        initializer_range=0.05,  # the usual 0.02 is for models that are ten times as wide
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(out)
+    return {"out": str(out), "vocabulary": len(tokenizer)}
+
+
+def _texts(corpus: Path) -> Iterator[str]:
+    columns = ("problem", "trace", "answer")
+    for _, table in _tables(corpus, *columns):
+        for name in columns:
+            yield from table[name].to_pylist()
+
+
+def train_tokenizer(texts: Iterator[str], vocabulary: int) -> "PreTrainedTokenizerFast":
+    """
+    A byte-level BPE: any text comes back letter by letter.
+
+    Only numbers and ends of lines stand apart, so what is said between two numbers becomes one
+    token, and sequences are half as long as with words.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    apart = pre_tokenizers.Split(Regex(r"\d+|\n+"), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([apart, as_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(TAGS),
+        special_tokens=[PAD, "<|user|>", "<|assistant|>", END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END)
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def problems_of(path: Path, limit: int | None = None) -> dict[str, str]:
+    """
+    The text of each problem by its name, once however many traces it has.
+
+    They come in the order of their hashes: a limit takes the same ones from any order of the rows.
+    """
+    found: dict[str, str] = {}
+    for _, table in _tables(path, "problem_id", "problem"):
+        names, problems = table["problem_id"].to_pylist(), table["problem"].to_pylist()
+        found.update(zip(names, problems, strict=True))
+    return {name: found[name] for name in sorted(found, key=_place)[:limit]}
+
+
+def write_answers(
+    checkpoint: str, problems: Sequence[str], batch: int, max_new_tokens: int
+) -> Iterator[Written]:
+    """What a checkpoint writes to problems, in their order: always the likeliest next token."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+        model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise CurateError(f"--model {checkpoint}: no checkpoint: {first_line(error)}") from None
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    for start in range(0, len(problems), batch):
+        asked = _asked(tokenizer, problems[start : start + batch]).to(model.device)
+        told = model.generate(**asked, **ends, do_sample=False, max_new_tokens=max_new_tokens)
+        for ids in told[:, asked["input_ids"].shape[1] :].tolist():
+            yield written(tokenizer, ids)
+
+
+def _asked(tokenizer: Any, problems: Sequence[str]) -> Any:
+    chats = [[{"role": "user", "content": problem}] for problem in problems]
+    options = {"padding": True, "return_dict": True, "return_tensors": "pt"}
+    return tokenizer.apply_chat_template(chats, add_generation_prompt=True, **options)
+
+
+def written(tokenizer: Any, ids: list[int]) -> Written:
+    """New tokens as text, up to the end if there is one: padding follows it."""
+    ended = tokenizer.eos_token_id in ids
+    size = ids.index(tokenizer.eos_token_id) if ended else len(ids)
+    return Written(tokenizer.decode(ids[:size]), size + ended, ended)
+
+
+def score(problem_ids: Sequence[str], writings: Sequence[Written]) -> dict[str, float]:
+    """Accuracy with its binomial error, and shares cut off, which counts as wrong, and empty."""
+    if not (n := len(problem_ids)):
+        raise CurateError("--problems: expected problems, found none")
+    each = zip(problem_ids, writings, strict=True)
+    accuracy = sum(one.ended and is_right(name, one.answer) for name, one in each) / n
+    return {
+        "problems": n,
+        "accuracy": accuracy,
+        "standard_error": math.sqrt(accuracy * (1 - accuracy) / n),
+        "cut_off": sum(not one.ended for one in writings) / n,
+        "no_answer": sum(one.ended and not one.answer for one in writings) / n,
+        "mean_new_tokens": sum(one.tokens for one in writings) / n,
+    }
+
+
+def is_right(problem_id: str, answer: str) -> bool:
+    """Whether an answer reaches the target of the problem of that name with its numbers."""
+    if (found := PROBLEM_ID.fullmatch(problem_id)) is None:
+        raise CurateError(f"problem_id: expected one like countdown-3-5-to-8, found {problem_id}")
+    numbers, target = found.groups()
+    return verify(answer, [int(number) for number in numbers.split("-")], int(target))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: data on stdout, talk on stderr."""
+    options = vars(_parser().parse_args(arguments))
+    try:
+        print(json.dumps(options.pop("run")(**options)))
+    except (CurateError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _solve(model: str, problems: Path, limit: int | None, **options: int) -> dict[str, object]:
+    chosen = problems_of(problems, limit)
+    answers = list(write_answers(model, list(chosen.values()), **options))
+    found = score(list(chosen), answers)
+    print(f"{model}: {LINE.format(**found)}", file=sys.stderr)
+    return {"model": model, **options, **found}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m examples.scratch")
+    verbs = parser.add_subparsers(required=True)
+    verb = verbs.add_parser("split", help="hold out problems of a corpus")
+    verb.add_argument("--held-out", type=fraction, default=0.1, dest="share", metavar="F")
+    verb.set_defaults(run=split)
+    verb = verbs.add_parser("model", help="train a tokenizer, and configure a model")
+    for name, default in SIZES.items():
+        verb.add_argument(f"--{name}", type=positive_int, default=default, metavar="N")
+    verb.set_defaults(run=write_model)
+    for verb in verbs.choices.values():
+        verb.add_argument("--corpus", type=Path, required=True, metavar="PATH")
+        verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty")
+    verb = verbs.add_parser("solve", help="have a checkpoint answer problems, and check them")
+    verb.add_argument("--model", required=True, metavar="CHECKPOINT")
+    verb.add_argument("--problems", type=Path, required=True, metavar="PATH")
+    verb.add_argument("--limit", type=positive_int, metavar="N", help="of the problems")
+    verb.add_argument("--batch", type=positive_int, default=64, metavar="N")
+    verb.add_argument("--max-new-tokens", type=positive_int, default=1024, metavar="N")
+    verb.set_defaults(run=_solve)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
