@@ -5,9 +5,11 @@ VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
+ARMS := arms
+STYLES := convergent divergent
 WORKERS ?= 2
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo arms test soak lint bench clean
 
 # Made anew whenever what is installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +28,21 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	@echo 'Try another selection:  $(RUN)/curate select $(DEMO)/selected --keep "branch_frac <= 0.2" --out $(DEMO)/other'
 	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
 
+arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 15 minutes or so
+	rm -rf $(ARMS)
+	$(RUN)/python -m examples.countdown --out $(ARMS)/corpus --traces 40000 --level 0 --paired
+	$(RUN)/python -m examples.scratch split --corpus $(ARMS)/corpus --out $(ARMS)/parts --held-out 0.2
+	$(RUN)/python -m examples.scratch model --corpus $(ARMS)/parts/train --out $(ARMS)/model
+	for style in $(STYLES); do \
+	    $(RUN)/curate scan $(ARMS)/parts/train --out $(ARMS)/$$style --keep "teacher = '$$style'" --steps \
+	        --format prompt-completion --id id --problem problem --teacher teacher --answer answer && \
+	    $(RUN)/curate train --data $(ARMS)/$$style --model $(ARMS)/model --output-dir $(ARMS)/run-$$style \
+	        --recipe scratch --learning_rate 3e-3 --max_steps 900 \
+	        $$(test $$style = convergent || echo --like $(ARMS)/run-convergent) && \
+	    $(RUN)/python -m examples.scratch solve --model $(ARMS)/run-$$style/checkpoint-900 \
+	        --problems $(ARMS)/parts/heldout || exit 1; \
+	done
+
 test: lint  ## what CI runs
 	$(RUN)/python -m pytest -m "not soak" --numprocesses $(WORKERS) --dist worksteal
 
@@ -38,7 +55,7 @@ lint: $(READY)
 	$(RUN)/mypy
 
 bench: $(READY)  ## the speed targets, as ratios in one run; writes bench/RESULTS.md
-	for bench in scan emit memory select start kernel; do $(RUN)/python -m bench $$bench || exit 1; done
+	for bench in scan emit memory select start kernel train; do $(RUN)/python -m bench $$bench || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(DEMO) .bench build dist *.egg-info
+	rm -rf $(VENV) $(DEMO) $(ARMS) .bench build dist *.egg-info

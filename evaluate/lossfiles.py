@@ -8,6 +8,7 @@ have their names once they are whole, so that what has a name is done.
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +26,9 @@ from curate.tokenkinds import KINDS, token_kinds
 from curate.wholefile import part_of, whole_file
 
 FORMAT = 1
+
+PROBE = "probe"
+"""The folder, in that of a dataset's scores, of those of problems that no model has seen."""
 
 SCHEMA = pa.schema(
     [
@@ -133,7 +137,12 @@ def _check_same(out: Path, old: Record, new: Record) -> None:
 
 
 def _empty(out: Path) -> None:
-    """Remove what this tool wrote, what says so the last."""
+    """Remove what this tool wrote, the probe's scores too, what says so the last."""
+    if record_of(out / PROBE).exists():
+        _empty(out / PROBE)
+        with suppress(OSError):  # somebody else's files are there
+            (out / PROBE / "tokens").rmdir()
+            (out / PROBE).rmdir()
     for path in [*(out / "tokens").glob("[0-9]*.parquet"), *(out / "tokens").glob(".*.part")]:
         path.unlink()
     record_of(out).unlink()

@@ -52,14 +52,19 @@ class Scores:
     """
     The scores in `folder`, with those of `base` beside them; may be read any number of times.
 
-    Raises CurateError at once for a folder that `curate losses` did not write or for another number
-    of samples, and while reading for the first row that is broken or of other tokens.
+    `model_id`, `base_id` and `data_id` tell models and data from others whatever their names are;
+    `data_id` is None where the folder does not say. Raises CurateError at once for a folder that
+    `curate losses` did not write to its end or for another number of samples, and while reading for
+    the first row that is broken or of other tokens.
     """
 
     def __init__(self, folder: Path, base: Path | None) -> None:
         self.folder, self.base = folder, base
-        self.model = _model(folder)
-        self.base_model = None if base is None else _model(base)
+        self.model, self.model_id, self.data_id = _scored_with(folder)
+        self.base_model: str | None = None
+        self.base_id: str | None = None
+        if base is not None:
+            self.base_model, self.base_id, _ = _scored_with(base)
         self.samples = _count(folder)
         if base is not None and (found := _count(base)) != self.samples:
             raise CurateError(
@@ -79,8 +84,18 @@ class Scores:
             done += batch.num_rows
 
 
-def _model(folder: Path) -> str:
-    """The model that the folder's scores are of."""
+def _scored_with(folder: Path) -> tuple[str, str, str | None]:
+    """The model that the folder's scores are of, and what tells it and the data from others."""
+    told = _record(folder)
+    model, settings = str(told.get("model", folder)), told.get("settings")
+    if not isinstance(settings, dict):
+        return model, model, None
+    data = settings.get("data")
+    return model, json.dumps(settings.get("model", model)), None if data is None else str(data)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What the folder says of itself; empty where that is no object."""
     path = folder / "losses.json"
     if not path.is_file():
         raise CurateError(f"{folder}: expected a folder of `curate losses`, found no losses.json")
@@ -88,7 +103,14 @@ def _model(folder: Path) -> str:
         told = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CurateError(f"{path}: expected JSON, found {error}") from None
-    return str(told.get("model", folder)) if isinstance(told, dict) else str(folder)
+    if not isinstance(told, dict):
+        return {}
+    if (state := told.get("state", "complete")) != "complete":
+        raise CurateError(
+            f"{folder}: expected scores that are whole, found a scoring that is {state} (the same "
+            "command goes on with it)"
+        )
+    return told
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ teachers is split by these groups (`curate.evaluate.gaps`). Groups by the tuned 
 would be made of what they are to explain. The paper does not say how it chose its hard tokens.
 
 All tokens count alike, in whatever sample they stand. Scores are read three times and never held.
+Several folders may be told as one, such as two models, each on the data that it was tuned on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ import numpy as np
 
 from curate.evaluate.gaps import Estimate, estimate, mean, split, weights
 from curate.evaluate.quantiles import Quantiles
-from curate.evaluate.scorefiles import Scored, Scores
+from curate.evaluate.scorefiles import Scored
+from curate.evaluate.tokenarms import Arms, Place, own_data, probe
 from curate.tokenkinds import KINDS
 
 EASY = 0.01
@@ -40,8 +42,6 @@ DECILES = (*range(len(EDGES)), len(EDGES) - 1)
 FEW = 4
 """Up to so many teachers, gaps are between each two; beyond, between each and all others."""
 
-NAMELESS = "(none)"
-
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -56,6 +56,7 @@ class TeacherTokens:
     """
     One teacher's tokens under the model, NLL and entropy in nats; None where there are no tokens.
 
+    Where folders of several models are told as one, the arm's name stands behind the teacher's.
     `quantiles` are by share, `kinds` by name, both of the model's NLL. `easy` is the share of
     tokens of NLL below the cut under the model itself, `easy_base` under the base model. `hardest`
     are by percent, and what share of this teacher's tokens is among them.
@@ -143,28 +144,37 @@ class _Totals:
 
 
 def report(
-    out: Path, base: Path | None, *, easy: float = EASY, draws: int = 1000, seed: int = 0
+    out: Path,
+    base: Path | None,
+    *,
+    beside: Sequence[Place] = (),
+    easy: float = EASY,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> TokenView:
     """
     The token view of the scores in `out`, a folder of `curate losses`, and in `out/probe` if any.
 
     `base` holds the base model's scores of the same tokens, `base/probe` those of the probe.
-    Without it there are no hardest tokens and no split. Cuts are pooled over the teachers of the
-    own data, and over those of the probe; a token is hard if its base entropy is above the cut, so
-    ties with it are out and at most so many percent are in. `easy` is in nats; intervals are of
-    `draws` draws of samples, the cuts held fixed. Quantiles and cuts are exact. Memory: 4 MB and
-    `draws` times 352 bytes for each teacher. Raises CurateError for scores that are broken or of
-    other tokens.
+    Without it there are no hardest tokens and no split. Folders `beside` it, each with its own base
+    scores of the same base model, are pooled with it; a model's probe counts once, and is of the
+    same tokens in all. Teachers are then told by folder if the folders are of several models. Cuts
+    are pooled over the teachers and folders of the own data, and over those of the probe; a token
+    is hard if its base entropy is above the cut, so ties with it are out and at most so many
+    percent are in. `easy` is in nats; intervals are of `draws` draws of samples, the cuts held
+    fixed; samples of the same key, as two models' of the probe, are drawn together. Quantiles and
+    cuts are exact. Memory: 4 MB and `draws` times 352 bytes for each teacher. Raises CurateError
+    for scores that are broken or of other tokens, and for folders that cannot be pooled.
     """
-    sections = [_section("own data", Scores(out, base), easy, draws, seed)]
-    if (out / "probe").is_dir():
-        probe = Scores(out / "probe", None if base is None else base / "probe")
-        sections.append(_section("probe", probe, easy, draws, seed))
+    places = [(out, base), *beside]
+    sections = [_section("own data", own_data(places), easy, draws, seed)]
+    if (probes := probe(places)) is not None:
+        sections.append(_section("probe", probes, easy, draws, seed))
     return TokenView(easy, draws, seed, sections)
 
 
-def _section(name: str, scores: Scores, easy: float, draws: int, seed: int) -> Section:
-    cells = 1 if scores.base is None else 2 * (len(EDGES) + 1)
+def _section(name: str, scores: Arms, easy: float, draws: int, seed: int) -> Section:
+    cells = 1 if scores.base_model is None else 2 * (len(EDGES) + 1)
     totals: dict[str, _Totals] = {}
     pooled = Quantiles(EDGES)
     for batch in scores:
@@ -194,7 +204,7 @@ def _section(name: str, scores: Scores, easy: float, draws: int, seed: int) -> S
 
 def _by_teacher(batch: Scored) -> Iterator[tuple[str, Scored]]:
     """The samples of each teacher in turn."""
-    names = np.array([NAMELESS if name is None else name for name in batch.teachers], object)
+    names = np.array(batch.teachers, object)
     for teacher in dict.fromkeys(names):
         own = names == teacher
         of = np.repeat(own, batch.tokens)

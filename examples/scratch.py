@@ -1,11 +1,12 @@
 """
 Teach a model of some hundred thousand weights to play Countdown, on a CPU, in minutes.
 
-    $ python -m examples.countdown --out corpus --traces 40000 --paired
-    $ python -m examples.scratch split --corpus corpus --out parts
+    $ python -m examples.countdown --out corpus --traces 40000 --level 0 --paired
+    $ python -m examples.scratch split --corpus corpus --out parts --held-out 0.2
     $ python -m examples.scratch model --corpus parts/train --out model
-    $ curate train --model model --from-config --data ... --output-dir run
-    $ python -m examples.scratch solve --model run/... --problems parts/heldout
+    $ curate scan parts/train --out convergent --keep "teacher = 'convergent'" ...
+    $ curate train --data convergent --model model --recipe scratch --output-dir run ...
+    $ python -m examples.scratch solve --model run/checkpoint-900 --problems parts/heldout
 
 *split* puts every trace of a problem on the same side: a hash of `problem_id` decides, so that
 other styles, seeds and numbers of traces hold out the same problems. *model* trains a tokenizer on
@@ -31,6 +32,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError, OutputError, SchemaError, ShardError
 from curate.rawfooter import first_line
 from examples.countdown import fraction, positive_int, verify
+from examples.narrate import listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -40,12 +42,10 @@ TAGS = ("<think>", "</think>")
 
 # Contents stand as they are, thoughts too; trained is what follows the mark of the assistant.
 TEMPLATE = """\
-{%- for message in messages -%}
-{%- if message['role'] == 'assistant' -%}
+{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}
 {{- '<|assistant|>' -}}{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}
 {%- else -%}{{- '<|user|>' + message['content'] -}}{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
+{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
 
 SIZES = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 2000, "length": 2048}
 LINE = (
@@ -110,8 +110,7 @@ def _tables(path: Path, *columns: str) -> Iterator[tuple[str, pa.Table]]:
         except (OSError, pa.ArrowInvalid) as error:
             raise ShardError(f"{shard}: expected a Parquet file: {error}") from None
         if not set(columns) <= set(found := table.column_names):
-            names = ", ".join(columns)
-            raise SchemaError(f"{shard}: expected columns {names}, found {', '.join(found)}")
+            raise SchemaError(f"{shard}: expected {listed(columns)}, found {listed(found)}")
         yield shard.name, table
 
 
@@ -232,7 +231,7 @@ def written(tokenizer: Any, ids: list[int]) -> Written:
 
 
 def score(problem_ids: Sequence[str], writings: Sequence[Written]) -> dict[str, float]:
-    """Accuracy with its binomial error, and shares cut off, which counts as wrong, and empty."""
+    """Accuracy and its binomial error; what is cut off is wrong. `no_answer` ended without one."""
     if not (n := len(problem_ids)):
         raise CurateError("--problems: expected problems, found none")
     each = zip(problem_ids, writings, strict=True)
@@ -268,8 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _solve(model: str, problems: Path, limit: int | None, **options: int) -> dict[str, object]:
     chosen = problems_of(problems, limit)
-    answers = list(write_answers(model, list(chosen.values()), **options))
-    found = score(list(chosen), answers)
+    found = score(list(chosen), list(write_answers(model, list(chosen.values()), **options)))
     print(f"{model}: {LINE.format(**found)}", file=sys.stderr)
     return {"model": model, **options, **found}
 

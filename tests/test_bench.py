@@ -14,10 +14,11 @@ from bench.runs import BenchError, Ran
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
-LONG = ("kernel", "layouts")
+LONG = ("kernel", "layouts", "train")
 """A minute together, of which most is starting processes."""
 
 CASES = {"scan": 10, "emit": 4, "memory": 8, "select": 2, "start": 5, "layouts": 15, "tokens": 5}
+CASES["train"] = 3
 CASES["kernel"] = 10 + len(kernels(threads=1)["names"])
 
 

@@ -75,8 +75,10 @@ def test_another_model_is_an_error_and_overwrite_starts_anew(scored, data, model
     other = save_model(tmp_path / "other", seed=1)
     with pytest.raises(CurateError, match="with other settings: model was"):
         score_dataset(str(other), data, out, Asked(limit=7))
+    score_dataset(str(model), data, out / "probe", Asked(limit=2))
     record = score_dataset(str(other), data, out, Asked(limit=7, overwrite=True))
     assert record["counts"]["rows"] == 7
+    assert not (out / "probe").exists()  # of the model before
     same(rows_of(out), list(expected(other, data))[:7])
 
 
@@ -192,10 +194,49 @@ def test_the_command_scores_data_and_probe_and_reports(data, model, tmp_path):
     same(rows_of(tmp_path / "out" / "probe"), rows_of(tmp_path / "out"))
 
 
+def test_the_command_tells_two_arms_under_one_cut(data, model, tmp_path):
+    models = {"a": model, "b": save_model(tmp_path / "m-b", seed=2)}
+    base = save_model(tmp_path / "m-0", seed=1)
+    shared = ["--data", data, "--probe", data, "--limit", 8]
+    for name in models:  # the base model is asked of each arm's data, here the same
+        told = command("--model", base, "--out", tmp_path / f"{name}-0", *shared)
+        assert told.exception is None
+    told = command("--model", models["a"], "--out", tmp_path / "a", *shared)
+    assert told.exception is None
+    ours = ["--model", models["b"], "--out", tmp_path / "b", *shared, "--base", tmp_path / "b-0"]
+    ours += ["--beside", tmp_path / "a", "--beside-base", tmp_path / "a-0"]
+    told = command(*ours)
+    assert told.exception is None
+    lines = told.stdout.splitlines()
+    assert lines[2].startswith(f"{tmp_path / 'a'}: data: {data}, rows: 8, tokens scored: ")
+    assert lines[3].startswith(f"{tmp_path / 'a'}: probe: {data}, rows: 8, tokens scored: ")
+    document = json.loads(command(*ours, "--json").stdout)
+    assert document["beside"][str(tmp_path / "a")]["data"]["model"] == str(model)
+    for section in document["report"]["sections"]:
+        teachers = {each["teacher"]: each for each in section["teachers"]}
+        assert list(teachers) == ["A (a)", "A (b)", "B (a)", "B (b)"]
+        assert teachers["A (a)"]["tokens"] == teachers["A (b)"]["tokens"]
+        assert teachers["A (a)"]["mean_nll"] != teachers["A (b)"]["mean_nll"]
+        shares = [teachers[f"A ({arm})"]["hardest"]["20"]["share"] for arm in "ab"]
+        assert shares[0] == shares[1] > 0
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [
         (["--base", "nowhere"], "--base nowhere: expected a folder of `curate losses`, found none"),
+        (
+            ["--beside", "nowhere"],
+            "--beside nowhere: expected a folder of `curate losses`, found none",
+        ),
+        (
+            ["--beside", "a", "--beside", "b", "--beside-base", "c"],
+            "--beside-base: expected one for each --beside (2) or none, found 1",
+        ),
+        (
+            ["--beside-base", "c"],
+            "--beside-base: expected one for each --beside (0) or none, found 1",
+        ),
         (
             ["--chat-template-path", "nowhere"],
             "--chat-template-path nowhere: expected a file of a chat template, found none",
@@ -206,4 +247,17 @@ def test_what_the_command_is_told_wrong_is_told_before_it_scores(data, model, tm
     told = command("--model", model, "--data", data, "--out", tmp_path / "out", *more)
     assert isinstance(told.exception, CurateError)
     assert str(told.exception) == line
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_that_cannot_be_told_as_one_are_told_before_it_scores(data, model, scored, tmp_path):
+    ours = ["--model", model, "--data", data, "--out", tmp_path / "out"]
+    only_base = command(*ours, "--base", scored, "--beside", scored)
+    assert isinstance(only_base.exception, CurateError)
+    assert str(only_base.exception) == (
+        f"{scored}: expected the base model's scores too (--base, --beside-base), "
+        f"as for {tmp_path / 'out'}, found none"
+    )
+    twice = command(*ours, "--beside", scored, "--beside", scored)
+    assert str(twice.exception) == f"{scored}: expected a folder once, found it twice"
     assert not (tmp_path / "out").exists()

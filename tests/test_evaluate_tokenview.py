@@ -1,13 +1,8 @@
 """The token view: tables worked by hand, exact quantiles, and parts that add up to the gap."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,66 +11,9 @@ from hypothesis.extra import numpy as hnp
 from curate.errors import CurateError
 from curate.evaluate.gaps import estimate, split, weights
 from curate.evaluate.quantiles import Quantiles
-from curate.evaluate.tokenview import TokenView, report
+from curate.evaluate.tokenview import report
 from curate.tokenkinds import KINDS
-
-SCHEMA = pa.schema(
-    {
-        "index": pa.int64(),
-        "key": pa.string(),
-        "teacher": pa.string(),
-        "first": pa.int32(),
-        "token": pa.list_(pa.int32()),
-        "kind": pa.list_(pa.uint8()),
-        "nll": pa.list_(pa.float32()),
-        "entropy": pa.list_(pa.float32()),
-        "rank": pa.list_(pa.int32()),
-    }
-)
-
-
-def sample(teacher: str | None, nll: Sequence[float], **scores: Any) -> dict[str, Any]:
-    """A sample by its NLL; the rest as given, else plain."""
-    size = len(nll)
-    plain = {"token": [7] * size, "kind": [1] * size, "entropy": [0.5] * size, "rank": [0] * size}
-    return {"teacher": teacher, "first": 3, "nll": list(nll), **plain, **scores}
-
-
-def write(folder: Path, samples: Sequence[dict[str, Any]], file_rows: int = 3) -> Path:
-    """The samples as `curate losses` writes them, some to a file."""
-    (folder / "tokens").mkdir(parents=True)
-    (folder / "losses.json").write_text(json.dumps({"model": folder.name}))
-    rows = [{"index": at, "key": f"a:{at}:0", **each} for at, each in enumerate(samples)]
-    for number, start in enumerate(range(0, max(len(rows), 1), file_rows)):
-        table = pa.Table.from_pylist(rows[start : start + file_rows], SCHEMA)
-        pq.write_table(table, folder / "tokens" / f"{number:05}.parquet")
-    return folder
-
-
-def both(folder: Path, samples: Sequence[dict], base: Sequence[dict], **options: Any) -> TokenView:
-    return report(write(folder / "tuned", samples), write(folder / "base", base), **options)
-
-
-def random_samples(seed: int, teachers: Sequence[str], count: int) -> tuple[list, list]:
-    """Samples of random lengths under two models, entropies with ties and many easy tokens."""
-    rng = np.random.default_rng(seed)
-    tuned, base = [], []
-    for at in range(count):
-        size = int(rng.integers(0, 40))
-        tokens = rng.integers(0, 99, size).tolist()
-        for model in (tuned, base):
-            model.append(
-                sample(
-                    teachers[at % len(teachers)],
-                    (rng.exponential(size=size) * rng.integers(0, 2, size)).tolist(),
-                    token=tokens,
-                    kind=rng.integers(0, 5, size).tolist(),
-                    entropy=(rng.integers(0, 30, size) / 10).tolist(),
-                    rank=rng.integers(0, 3, size).tolist(),
-                    key=f"k{at}",
-                )
-            )
-    return tuned, base
+from tests.token_scores import both, flat, random_samples, sample, write
 
 
 def test_a_table_worked_by_hand(tmp_path):
@@ -175,23 +113,6 @@ def test_parts_add_up_to_the_gap_and_order_plays_no_part(tmp_path, teachers):
     turned = [model[::-1] for model in (tuned, base)]
     (again,) = both(tmp_path / "turned", *turned, draws=100).sections
     assert flat(again) == pytest.approx(flat(section), rel=1e-9, abs=1e-12)
-
-
-def flat(section: Any) -> list[float]:
-    """Every number of a section's teachers and gaps."""
-    found: list[float] = []
-
-    def walk(part: Any) -> None:
-        if isinstance(part, dict):
-            [walk(part[name]) for name in part]
-        elif isinstance(part, list):
-            [walk(each) for each in part]
-        elif isinstance(part, int | float):
-            found.append(part)
-
-    view = TokenView(0.01, 100, 0, [section]).as_dict()
-    walk([view["sections"][0]["teachers"], view["sections"][0]["gaps"]])
-    return found
 
 
 def test_cuts_do_not_depend_on_how_tokens_are_shared_among_teachers(tmp_path):

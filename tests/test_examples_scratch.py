@@ -294,7 +294,7 @@ def no_checkpoint(folder: Path) -> list[str]:
     [
         (no_files, "expected Parquet files"),
         (no_parquet, "a.parquet: expected a Parquet file"),
-        (no_column, "a.parquet: expected columns problem_id, found trace"),
+        (no_column, "a.parquet: expected problem_id, found trace"),
         (full_folder, "expected a new or empty folder"),
         (odd_size, "--hidden 100: expected a multiple of 8, twice --heads"),
         (no_checkpoint, "no checkpoint"),

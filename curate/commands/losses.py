@@ -1,6 +1,8 @@
 """`curate losses`: the NLL, entropy and rank of every token of a dataset under a model."""
 
 import json
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,19 @@ from curate.terminal import printable
     metavar="OUT",
     help="What this command wrote of the same data under the base model: its entropy then says "
     "which tokens are hard.",
+)
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="OUT",
+    help="What this command wrote of other data or another model, to be pooled in the report: one "
+    "cut for all. May be given several times.",
+)
+@click.option(
+    "--beside-base",
+    multiple=True,
+    metavar="OUT",
+    help="The base scores of each --beside, in their order: as many, where --base is given.",
 )
 @click.option(
     "--probe",
@@ -76,6 +91,8 @@ def losses(
     data: str,
     out: str,
     base: str | None,
+    beside: tuple[str, ...],
+    beside_base: tuple[str, ...],
     probe: str | None,
     as_json: bool,
     chat_template_path: str | None,
@@ -87,34 +104,77 @@ def losses(
 
     OUT/tokens has the NLL and entropy (nats) and the rank of each token, a row for each sample.
     A scoring that was killed goes on where it was; one that is whole is only reported.
+
+    Two arms, each a model and the data it was tuned on, are told under one cut so: score arm A with
+    --out A --base A0, then arm B with --out B --base B0 --beside A --beside-base A0.
     """
     from curate.evaluate import tokenview
     from curate.evaluate.losses import Asked, score_dataset
+    from curate.evaluate.lossfiles import PROBE
     from curate.progress import watched
 
-    _check_places(out, base)
+    places = _places(out, base, beside, beside_base)
     asked = Asked(id=id_, chat_template=_template(chat_template_path), **options)
     records = {"data": score_dataset(model, Path(data), Path(out), asked, watch=watched)}
     if probe is not None:
-        place = Path(out) / "probe"
+        place = Path(out) / PROBE
         records["probe"] = score_dataset(model, Path(probe), place, asked, watch=watched)
-    view = tokenview.report(Path(out), None if base is None else Path(base))
+    view = tokenview.report(*places[0], beside=places[1:])
+    held = {str(place): _records(place) for place, _ in places[1:]}
     if as_json:
-        click.echo(json.dumps({"out": out, "scored": records, "report": view.as_dict()}))
+        more = {"beside": held} if held else {}
+        told = {"out": out, "scored": records, **more, "report": view.as_dict()}
+        click.echo(json.dumps(told))
     else:
-        told = [line for name, record in records.items() for line in _told(name, record)]
-        click.echo("\n".join([*map(printable, told), *view.lines()]))
+        named = [*records.items()]
+        named += [(f"{at}: {name}", each) for at in held for name, each in held[at].items()]
+        lines = [line for name, record in named for line in _told(name, record)]
+        click.echo("\n".join([*map(printable, lines), *view.lines()]))
     return 0
 
 
-def _check_places(out: str, base: str | None) -> None:
-    """Before an hour of scoring: the base's scores must be there, and elsewhere."""
+def _places(
+    out: str, base: str | None, beside: Sequence[str], beside_base: Sequence[str]
+) -> list[tuple[Path, Path | None]]:
+    """The folders that are told as one, each with its base; held before an hour of scoring."""
+    from curate.evaluate.tokenarms import check_places
+
+    if beside_base and len(beside_base) != len(beside):
+        raise CurateError(
+            f"--beside-base: expected one for each --beside ({len(beside)}) or none, "
+            f"found {len(beside_base)}"
+        )
+    _check_base(out, base)
+    pairs = [(out, base), *zip_longest(beside, beside_base)]
+    for option, folders in (("--beside", beside), ("--beside-base", beside_base)):
+        for folder in folders:
+            _check_scored(option, folder)
+    places = [(Path(own), None if of is None else Path(of)) for own, of in pairs]
+    check_places(places)
+    return places
+
+
+def _check_base(out: str, base: str | None) -> None:
     if base is None:
         return
-    if not (Path(base) / "losses.json").is_file():
-        raise CurateError(f"--base {base}: expected a folder of `curate losses`, found none")
+    _check_scored("--base", base)
     if Path(base).resolve() == Path(out).resolve():
         raise CurateError(f"--base {base}: expected another folder than --out")
+
+
+def _check_scored(option: str, folder: str) -> None:
+    if not (Path(folder) / "losses.json").is_file():
+        raise CurateError(f"{option} {folder}: expected a folder of `curate losses`, found none")
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was scored there, as for the folder that is written."""
+    from curate.evaluate.lossfiles import PROBE, read_record
+
+    records = {"data": read_record(folder)}
+    if (folder / PROBE).is_dir():
+        records["probe"] = read_record(folder / PROBE)
+    return records
 
 
 def _template(path: str | None) -> str | None:
