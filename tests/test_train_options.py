@@ -15,7 +15,14 @@ from trl import ModelConfig, SFTConfig
 
 from curate.errors import CurateError
 from curate.train import refusals
-from curate.train.options import DEFAULTS, FORCED, Options, computes_in_bf16, read
+from curate.train.options import (
+    DEFAULTS,
+    FORCED,
+    Options,
+    computes_in_bf16,
+    has_accelerator,
+    read,
+)
 from curate.train.optiontypes import as_type, canonical, known
 
 NONE_SUCH = "neither TRL nor curate has such an option"
@@ -165,6 +172,8 @@ def test_without_options_only_our_few_defaults_differ_from_trl(tmp_path):
         "save_strategy",
         "dataset_kwargs",
         "remove_unused_columns",
+        "ddp_find_unused_parameters",
+        *([] if has_accelerator() else ["dataloader_pin_memory"]),
     }
     assert (options.seed, options.max_length, options.packing) == (theirs.seed, None, False)
 
@@ -297,6 +306,7 @@ def test_an_option_that_breaks_a_promise_is_refused_with_the_reason(name):
         ("completion_only_loss", "true", "false"),
         ("assistant_only_loss", "false", "true"),
         ("shuffle_dataset", "false", "true"),
+        ("dataloader_drop_last", "false", "true"),
         ("packing_strategy", "bfd", "bfd_split"),
         ("truncation_mode", "keep_start", "keep_end"),
         ("loss_type", "nll", "chunked_nll"),

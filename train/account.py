@@ -68,8 +68,10 @@ def read(run: Path, option: str) -> Account:
 
 def check_same(run: Path, begun: Account, now: Account) -> None:
     """Raise OutputError where a run would go on with other settings, data or versions."""
-    for part in ("settings", "data", "versions"):
-        was, asked = _plain(begun.get(part, {})), _plain(now[part])
+    for part in ("settings", "data", "versions", "arm"):
+        was, asked = _plain(begun.get(part, {})), _plain(now.get(part, {}))
+        if part == "arm" and not asked:  # is known only once the rows are rendered
+            continue
         for name in sorted({*was, *asked}):
             if was.get(name) != asked.get(name):
                 raise OutputError(

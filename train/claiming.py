@@ -1,48 +1,73 @@
 """The folder of a run: taken only if it is new, empty or a run's."""
 
 import json
+import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from curate.errors import OutputError
+from curate.output import LOCK_SECONDS, locked
 from curate.train import account
 from curate.train.account import Account
 from curate.train.audit import AuditReport
 from curate.wholefile import whole_file
 
 AUDIT = "audit.json"
-OURS = {account.NAME, AUDIT, "metrics.jsonl", "token_losses", "curves.png", ".prepared"}
-OURS |= {"README.md"}  # the card that TRL writes
+BEFORE = {AUDIT, ".prepared"}
+"""What stands in a folder before its account does."""
+
+OURS = BEFORE | {account.NAME, "metrics.jsonl", "token_losses", "curves.png", "arms.png"}
+OURS |= {"README.md", "runs"}  # the card that TRL writes, and TensorBoard's folder
+
+CHECKPOINT = re.compile(r"checkpoint-\d+")
+PART = re.compile(r"\..+\.part")
 
 
-def claim(run: Path, *, overwrite: bool) -> Account | None:
+def claim(run: Path, until: ExitStack, *, overwrite: bool) -> Account | None:
     """
     The account of the run that was begun in a folder, None if it is new.
 
-    Raises OutputError for a folder that holds something else. With `overwrite` what a run left is
+    Raises OutputError for a folder that holds something else, or that another run is writing to;
+    it is held until `until` ends. With `overwrite` what a run left is
     removed, and nothing else.
     """
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run}: expected a folder, found a file")
-    there = sorted(run.iterdir()) if run.exists() else []
-    strange = [path.name for path in there if not _is_ours(path)]
+    _hold(run, until)
+    there = sorted(run.iterdir())
+    begun = account.read(run, "--output-dir") if (run / account.NAME).exists() else None
+    ours = BEFORE if begun is None else OURS
+    strange = [path.name for path in there if not _is_ours(path, ours)]
     if strange:
         raise OutputError(
             f"{run}: expected a new folder, an empty one or a run's, found {', '.join(strange[:5])}"
         )
     if overwrite:
-        for path in there:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not (run / account.NAME).exists():
+        _clear(there)
+        begun = None
+    return begun
+
+
+def _hold(run: Path, until: ExitStack) -> None:
+    try:
         run.mkdir(parents=True, exist_ok=True)
-        return None
-    return account.read(run, "--output-dir")
+    except OSError as error:
+        raise OutputError(f"{run}: cannot be written: {error.strerror}") from None
+    if not until.enter_context(locked(run, seconds=LOCK_SECONDS)):
+        raise OutputError(f"{run}: another run is writing to it")
 
 
-def _is_ours(path: Path) -> bool:
-    if path.name in OURS or path.name.endswith(".part"):
+def _is_ours(path: Path, ours: set[str]) -> bool:
+    if path.name in ours or PART.fullmatch(path.name):
         return True
-    return path.is_dir() and path.name.startswith("checkpoint-")
+    return ours is OURS and path.is_dir() and CHECKPOINT.fullmatch(path.name) is not None
+
+
+def _clear(paths: list[Path]) -> None:
+    """Remove what a run left; last its account, by which the rest is known to be a run's."""
+    for path in sorted(paths, key=lambda path: path.name == account.NAME):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_audit(run: Path, report: AuditReport) -> None:

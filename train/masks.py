@@ -4,7 +4,7 @@ Loss masks inside a trace: tokens that the model reads and is not trained to wri
 `branch-steps` masks the steps that the lexicon marks. Where a branch that such a step opens ends
 again cannot be known from markers, so the steps that follow it inside the branch stay in the loss;
 a column of spans (`--mask-spans`), where a generator knows them, covers whole branches. `random`
-masks as many other tokens of the same trace, drawn by a hash of the row: the control.
+masks as many tokens of the same trace, drawn by a hash of the row: the control.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Mask:
     """Which tokens of a trace are left out of the loss."""
 
     spans: bool = False  # those of the column of spans, else branch steps
-    random: bool = False  # as many others instead
+    random: bool = False  # as many of the trace's instead
     seed: int = 0
 
     @property

@@ -71,6 +71,7 @@ class Start:
                 f"{self.name}: expected embeddings for all {vocabulary:,} tokens of the "
                 f"tokenizer, found {size:,}"
             )
+        set_seed(self.seed)  # an adapter's weights are drawn next
         found: PreTrainedModel = loaded
         return found
 

@@ -7,8 +7,9 @@ joined in their order as long as they fit, so that arms keep the same order of s
 is then a block of several rows.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.errors import CurateError
+from curate.progress import LINE_SECONDS
 from curate.rendering import Rendered, Renderer
 from curate.samples import Sample, Samples
 from curate.tokenkinds import token_kinds
@@ -88,10 +90,17 @@ class _Record:
     kinds: np.ndarray
 
 
-def prepare(samples: Samples, renderer: Renderer, audit: Audit, plan: Plan, path: Path) -> Prepared:
+def prepare(
+    samples: Samples,
+    renderer: Renderer,
+    audit: Audit,
+    plan: Plan,
+    path: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Prepared:
     """Write the records of a dataset to an Arrow file, auditing every row on the way."""
     made = Prepared(path)
-    records = _records(samples, renderer, audit, plan, made)
+    records = _records(_watched(samples, say), renderer, audit, plan, made)
     if plan.packing and plan.order == "shuffled":
         held = list(records)
         records = iter([held[n] for n in shuffled([each.key for each in held], plan.seed, 0)])
@@ -105,10 +114,19 @@ def prepare(samples: Samples, renderer: Renderer, audit: Audit, plan: Plan, path
     return made
 
 
+def _watched(samples: Samples, say: Callable[[str], None]) -> Iterator[Sample]:
+    """The rows; a line now and then tells how many have been seen."""
+    said = time.monotonic()
+    for sample in samples:
+        yield sample
+        if time.monotonic() - said >= LINE_SECONDS:
+            said = time.monotonic()
+            say(f"audit: {sample.index + 1:,} of {samples.rows:,} rows")
+
+
 def _records(
-    samples: Samples, renderer: Renderer, audit: Audit, plan: Plan, made: Prepared
+    rows: Iterator[Sample], renderer: Renderer, audit: Audit, plan: Plan, made: Prepared
 ) -> Iterator[_Record]:
-    rows = iter(samples)
     while some := list(islice(rows, AT_ONCE)):
         for sample, rendered in zip(some, renderer.render(some), strict=True):
             made.teachers.append(sample.teacher)
@@ -133,25 +151,31 @@ def _record(
     """The record of a row, None where it is left out for its length."""
     labels = labels_of(rendered)
     audit.see(sample, rendered, labels)
-    if plan.mask is not None:
-        hidden = plan.mask.of(sample, rendered) & (labels != IGNORED)
-        labels[hidden] = IGNORED
-        made.masked_tokens += int(hidden.sum())
-        if not (labels[1:] != IGNORED).any():
-            raise CurateError(
-                f"{plan.mask.option}: row {sample.index} has no token left to train on"
-            )
-    kinds = token_kinds(rendered, sample)
-    ids = rendered.input_ids
-    if plan.limit is not None and len(ids) > plan.limit:
+    kept = len(labels)
+    if plan.limit is not None and kept > plan.limit:
         made.overlength[sample.teacher or ""] += 1
         if plan.overlength == "drop":
-            made.lost_tokens += len(ids)
+            made.lost_tokens += kept
             return None
         if plan.overlength == "truncate":
-            made.lost_tokens += len(ids) - plan.limit
-            ids, labels, kinds = ids[: plan.limit], labels[: plan.limit], kinds[: plan.limit]
-    return _Record(sample.index, sample.key, ids, labels, kinds)
+            made.lost_tokens += kept - plan.limit
+            kept = plan.limit
+    labels = labels[:kept]
+    if plan.mask is not None:
+        _mask(plan.mask, sample, rendered, labels, made)
+    kinds = token_kinds(rendered, sample)[:kept]
+    return _Record(sample.index, sample.key, rendered.input_ids[:kept], labels, kinds)
+
+
+def _mask(
+    mask: Mask, sample: Sample, rendered: Rendered, labels: np.ndarray, made: Prepared
+) -> None:
+    """Take masked tokens out of a row's labels."""
+    hidden = mask.of(sample, rendered)[: len(labels)] & (labels != IGNORED)
+    if (labels[1:] != IGNORED).any() and hidden[labels != IGNORED].all():
+        raise CurateError(f"{mask.option}: row {sample.index} has no token left to train on")
+    labels[hidden] = IGNORED
+    made.masked_tokens += int(hidden.sum())
 
 
 def _packed(records: Iterator[_Record], limit: int | None) -> Iterator[list[_Record]]:

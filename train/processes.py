@@ -1,5 +1,6 @@
 """Work that one of several processes does for all, as of `accelerate launch`."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,7 +13,11 @@ Result = TypeVar("Result")
 
 
 def on_main(job: Callable[[], Result]) -> Result:
-    """What a job gives in the main process, in all of them; a CurateError of it is theirs too."""
+    """
+    What a job gives in the main process, in every process.
+
+    A CurateError of it is raised in the main process, which tells it; the others end with it.
+    """
     state = PartialState()
     if state.num_processes == 1:
         return job()
@@ -24,7 +29,9 @@ def on_main(job: Callable[[], Result]) -> Result:
             told = [error]
     broadcast_object_list(told)
     if isinstance(told[0], CurateError):
-        raise told[0]
+        if state.is_main_process:
+            raise told[0]
+        sys.exit(1)
     return told[0]  # type: ignore[return-value]
 
 

@@ -4,7 +4,8 @@ Token losses while training: per row and kind of token, at no forward pass beyon
 TRL's forward returns, of each next token, its log-probability, the entropy of the prediction and
 whether the token was the likeliest one. A hook on the model sums them by row and kind where they
 are, so that a step sends a few numbers from the device. They are of the weights before the step's
-update.
+update, and add up to the logged loss where that is the plain NLL: not under `--loss_type dft`, nor
+with a loss of mixtures of experts beside it.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ SCHEMA = pa.schema(
 )
 
 FLUSH_ROWS = 100_000
-"""Rows of a batch that are held before a file is written."""
+"""Rows that are held before a file is written at the end of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,11 @@ class Recorder:
 
     def add(self, step: int, rows: list[int], slots: torch.Tensor, scores: TokenScores) -> None:
         """Record one batch of an optimizer step, from 1."""
+        if self._rows >= FLUSH_ROWS and self._held[-1][0] != step:
+            self.flush()  # never inside a step, so that no two files have a step in common
         sums = scores.sums(slots, len(rows) * len(KINDS))
         self._held.append((step, rows, sums))
         self._rows += len(rows)
-        if self._rows >= FLUSH_ROWS:
-            self.flush()
 
     def flush(self) -> None:
         """Write what is held to a file of its own, named by its first and last step."""

@@ -53,6 +53,7 @@ REFUSED_UNLESS: dict[str, tuple[Any, str]] = {
         False,
         "the loss is on the completion, found without a template's help",
     ),
+    "dataloader_drop_last": (False, "the last rows of an epoch would be lost"),
     "shuffle_dataset": (False, "use order: shuffled, which is the same for rows that arms share"),
     "packing_strategy": ("bfd", "the others cut traces to fill a pack"),
     "truncation_mode": ("keep_start", "cutting the prompt is not offered; see overlength"),

@@ -9,35 +9,29 @@ A run of `curate train`, from a dataset to checkpoints: the main path.
       checkpoint-10/ ...     ordinary checkpoints; the newest can be gone on from
       metrics.jsonl          what was logged, a line each time
       token_losses/          by optimizer step, row and kind of token
-      curves.png             at the end
+      curves.png             at the end; with --like arms.png, of both
       .prepared/             the tokens, mapped into memory
 """
 
-import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
+from accelerate import PartialState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
 from curate.errors import CurateError
-from curate.rendering import Renderer
-from curate.samples import Samples, open_samples
-from curate.stepsbeside import has_steps
+from curate.samples import Samples
 from curate.train import account, checkpoints, claiming
 from curate.train.account import Account
-from curate.train.audit import Audit, AuditReport, coloured
+from curate.train.asking import Asked
+from curate.train.auditing import Ready, Say, audited, forget_tokens
 from curate.train.collating import Collator
-from curate.train.faults import IGNORED
-from curate.train.masks import Mask, mask_of
-from curate.train.model import Start, longest
 from curate.train.options import Options
 from curate.train.ordering import Order
-from curate.train.preparing import Plan, Prepared, labels_of, prepare
+from curate.train.preparing import Prepared
 from curate.train.processes import is_main, on_main
 from curate.train.recording import Recorder, forget_after
 from curate.train.trainer import ArmTrainer, Metrics, Schedule, forget_metrics_after
@@ -47,70 +41,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import SFTConfig
 
-TOKENS = Path(".prepared") / "tokens.arrow"
 METRICS, TOKEN_LOSSES = "metrics.jsonl", "token_losses"
-
-Say = Callable[[str | Text], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is trained on what, and where it goes; all else is in `options`."""
-
-    data: Path
-    model: str
-    run: Path
-    options: Options
-    teacher: str | None = None
-    id: str | None = None
-    steps_from: Path | None = None
-    like: Path | None = None
-    token_losses: bool = True
-    overwrite: bool = False
-
-    @property
-    def start(self) -> Start:
-        """What training starts from."""
-        return Start(self.model, self.options, self.options.seed)
-
-    def settings(self) -> dict[str, Any]:
-        """What a run's result depends on, by the options' names."""
-        names = ("data", "model", "teacher", "id", "steps_from", "token_losses")
-        own = {name: getattr(self, name) for name in names}
-        return {
-            **self.options.values,
-            **{n: str(v) if isinstance(v, Path) else v for n, v in own.items()},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A dataset that has been through the audit, and its tokens."""
-
-    samples: Samples
-    report: AuditReport
-    prepared: Prepared
-    limit: int | None
-
-
-def check(asked: Asked, say: Say) -> bool:
-    """Audit a dataset without training on it; whether it may be trained on. Leaves `audit.json`."""
-    tokenizer = asked.start.tokenizer()
-    found = _ready(asked, _samples(asked), tokenizer)
-    shutil.rmtree((asked.run / TOKENS).parent)
-    claiming.write_audit(asked.run, found.report)
-    _tell(found, tokenizer, _mask(asked), say)
-    return not found.report.errors
 
 
 def train(asked: Asked, say: Say) -> Account:
     """Train an arm, or go on with one that was stopped; gives its account."""
-    began = time.monotonic()
     disable_progress_bar()  # of files that transformers writes
     args = asked.options.sft_config(asked.run, padding_free=asked.options.packing)
     _ = args.device  # from here on processes know of each other
-    begun = on_main(lambda: claiming.claim(asked.run, overwrite=asked.overwrite))
-    samples = _samples(asked)
+    say = say if is_main() else lambda _: None
+    if asked.like is not None:
+        account.read(asked.like, "--like")  # before a long audit
+    with ExitStack() as until:
+        begun = on_main(lambda: claiming.claim(asked.run, until, overwrite=asked.overwrite))
+        return _train(asked, args, begun, say)
+
+
+def _train(asked: Asked, args: "SFTConfig", begun: Account | None, say: Say) -> Account:
+    began = time.monotonic()
+    samples = asked.samples()
     told = _identity(asked, samples)
     if begun is not None:
         account.check_same(asked.run, begun, told)
@@ -118,82 +67,25 @@ def train(asked: Asked, say: Say) -> Account:
             say(f"{asked.run}: is whole already; --overwrite starts anew")
             return begun
     tokenizer = asked.start.tokenizer()
-    found = on_main(lambda: _ready(asked, samples, tokenizer))
-    if is_main():
-        claiming.write_audit(asked.run, found.report)
-        _tell(found, tokenizer, _mask(asked), say)
-    if found.report.errors:
-        raise CurateError(f"{asked.data}: the audit found errors, told above; nothing was trained")
+    found = on_main(lambda: audited(asked, samples, tokenizer, say))
     told |= {"limit": found.limit, "arm": _arm(found.prepared)}
+    if begun is not None:
+        account.check_same(asked.run, begun, told)
     trainer = _trainer(asked, args, tokenizer, found, told)
-    if asked.like is not None and is_main():
-        _compare(asked.like, told, say)
+    on_main(lambda: _compare(asked, told, say))
     on_main(lambda: account.write(asked.run, told))
-    _go(trainer, asked.run, say)
+    _go(trainer, asked.run, told["steps"], say)
     told |= {"state": "complete", "seconds": round(time.monotonic() - began, 1)}
     told |= _trained(asked.run, found)
-    on_main(lambda: _finish(asked.run, told, say))
+    on_main(lambda: _finish(asked, told))
     return told
-
-
-def _samples(asked: Asked) -> Samples:
-    """The dataset, with its steps if they are known or a mask needs them."""
-    mask = _mask(asked)
-    steps = asked.steps_from is not None or has_steps(asked.data)
-    return open_samples(
-        asked.data,
-        teacher=asked.teacher,
-        id=asked.id,
-        steps=steps or (mask is not None and not mask.spans),
-        steps_from=asked.steps_from,
-        spans=asked.options.additions.mask_spans,
-    )
-
-
-def _mask(asked: Asked) -> Mask | None:
-    ours = asked.options.additions
-    return mask_of(ours.mask, ours.mask_spans, asked.options.seed)
-
-
-def _ready(asked: Asked, samples: Samples, tokenizer: "PreTrainedTokenizerBase") -> Ready:
-    """Render, audit and mask the dataset, and write its tokens; what is found is judged later."""
-    ours, options = asked.options.additions, asked.options
-    limit = options.max_length or longest(asked.start.config())
-    audit = Audit(tokenizer, limit=limit, overlength=ours.overlength)
-    plan = Plan(
-        limit=limit,
-        overlength=ours.overlength,
-        packing=options.packing,
-        order=ours.order,
-        seed=asked.options.seed,
-        mask=_mask(asked),
-    )
-    made = prepare(samples, Renderer(tokenizer), audit, plan, asked.run / TOKENS)
-    return Ready(samples, audit.report(), made, limit)
-
-
-def _tell(found: Ready, tokenizer: "PreTrainedTokenizerBase", mask: Mask | None, say: Say) -> None:
-    """Say what the audit found, and show the first row with its loss mask."""
-    for line in [*found.samples.notes, *found.report.lines()]:
-        say(line)
-    say(_shown(found, tokenizer, mask))
-
-
-def _shown(found: Ready, tokenizer: "PreTrainedTokenizerBase", mask: Mask | None) -> Text:
-    """The first row with its loss mask, in colour."""
-    sample = next(iter(found.samples))
-    (rendered,) = Renderer(tokenizer).render([sample])
-    labels = labels_of(rendered)
-    if mask is not None:
-        labels[mask.of(sample, rendered)] = IGNORED
-    return coloured(sample, rendered, labels[: found.limit], tokenizer)
 
 
 def _identity(asked: Asked, samples: Samples) -> Account:
     """What makes a run this one: asked of what, with which versions."""
     return {
         "state": "running",
-        "settings": asked.settings(),
+        "settings": asked.settings() | {"processes": PartialState().num_processes},
         "asked_by": asked.options.as_json(),
         "data": {"digest": samples.digest, "rows": samples.rows},
         "versions": account.versions(),
@@ -246,7 +138,7 @@ def _trainer(
         raise CurateError("--packing: expected without context parallelism, which joins documents")
     trainer.remove_callback(PrinterCallback)  # both write to stdout
     trainer.remove_callback(ProgressCallback)
-    for callback in (Schedule(steps), Metrics(asked.run / METRICS), Watch()):
+    for callback in (Schedule(steps), Metrics(asked.run / METRICS)):
         trainer.add_callback(callback)
     return trainer
 
@@ -256,29 +148,48 @@ def _reshuffles(options: Options) -> bool:
     return options.additions.order == "shuffled" and not options.packing
 
 
-def _go(trainer: ArmTrainer, run: Path, say: Say) -> None:
-    """Train to the end, from the newest whole checkpoint if there is one."""
+def _go(trainer: ArmTrainer, run: Path, last: int, say: Say) -> None:
+    """Train to the last step, from the newest whole checkpoint if there is one."""
     whole = checkpoints.newest(run)
     step = 0 if whole is None else int(checkpoints.read_mark(whole)["step"])
     on_main(lambda: _forget_after(run, step))
     if whole is not None:
         say(f"going on: {step:,} steps are trained")
-        trainer.go_on_from(checkpoints.read_mark(whole))
+        mark = checkpoints.read_mark(whole)
+        trainer.go_on_from(mark)
+        # Accelerate tells it no epoch where batches are skipped and shared out to processes.
+        trainer.order.set_epoch(int(mark["epoch"]))
+    if step == last:  # Trainer would take one step more
+        return
+    watch = Watch()
+    trainer.add_callback(watch)
     try:
         trainer.train(resume_from_checkpoint=None if whole is None else str(whole))
     except BaseException as error:
         error.add_note("before the run was whole; the same command goes on from here")
         raise
+    finally:
+        watch.stop()
 
 
 def _forget_after(run: Path, step: int) -> None:
     """Remove what a stopped run left of steps that will be trained again."""
     checkpoints.remove_broken(run, step)
+    checkpoints.reduce_before(run, step)
     forget_after(run / TOKEN_LOSSES, step)
     forget_metrics_after(run / METRICS, step)
 
 
-def _compare(like: Path, told: Account, say: Say) -> None:
+def _compare(asked: Asked, told: Account, say: Say) -> None:
+    """Say which checkpoints there will not be, and how the arm differs from the one it is like."""
+    late = [n for n in asked.options.additions.checkpoints or () if n > told["steps"]]
+    if late:
+        say(f"note: no checkpoints at {', '.join(map(str, late))}: {told['steps']:,} steps in all")
+    if asked.like is not None:
+        _hold_against(asked.like, told, say)
+
+
+def _hold_against(like: Path, told: Account, say: Say) -> None:
     """Hold an arm against another: as many steps, and no setting different that need not be."""
     other = account.read(like, "--like")
     if other["steps"] != told["steps"]:
@@ -300,9 +211,12 @@ def _trained(run: Path, found: Ready) -> Account:
     return {"checkpoints": each, **last}
 
 
-def _finish(run: Path, told: Account, say: Say) -> None:
-    from curate.train.curves import draw
+def _finish(asked: Asked, told: Account) -> None:
+    """Draw the curves; the account comes last, as it says that all is there."""
+    from curate.train.curves import draw, draw_together
 
-    account.write(run, told)
-    shutil.rmtree((run / TOKENS).parent)
-    draw(run, run / "curves.png")
+    draw(asked.run, asked.run / "curves.png")
+    if asked.like is not None:
+        draw_together([asked.like, asked.run], asked.run / "arms.png")
+    forget_tokens(asked.run)
+    account.write(asked.run, told)

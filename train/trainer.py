@@ -54,7 +54,10 @@ class ArmTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         collator = kwargs.pop("data_collator")
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except (ImportError, ValueError) as error:  # options that TRL holds against each other
+            raise CurateError(" ".join(str(error).split())) from error
         self.data_collator = collator  # TRL takes none for packed data, which it would pack itself
         self.order, self.recorder, self.sample = order, recorder, sample
         self.tied_to = tied_to or {}
@@ -77,12 +80,12 @@ class ArmTrainer(SFTTrainer):
         return self.order
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """Trained tokens of an optimizer step, or with `sample` its rows, in all processes."""
+        """Trained tokens of an optimizer step, or with `sample` its rows: what TRL divides by."""
         if not self.sample:
             return super()._get_num_items_in_batch(batch_samples, device)
         rows = torch.tensor(sum(len(batch["rows"]) for batch in batch_samples), device=device)
-        if self.args.world_size > 1:
-            rows = self.accelerator.gather(rows).sum()
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            rows = self.accelerator.gather(rows).sum()  # else each process has a mean of its own
         return rows
 
     def compute_loss(
@@ -106,6 +109,7 @@ class ArmTrainer(SFTTrainer):
         self.seen.tokens += batch.tokens
         self.seen.trained_tokens += batch.trained_tokens
 
+    @torch.compiler.disable  # what it counts would make a graph of its own of every step
     def _look(self, model: torch.nn.Module, args: Any, output: Any) -> Any:
         """The hook: record what the forward returned, and weigh it."""
         if self._batch is None:
@@ -164,6 +168,7 @@ class ArmTrainer(SFTTrainer):
         if self.args.should_save:
             run, step = Path(str(self.args.output_dir)), self.state.global_step
             mark = {"step": step, "epoch": self.state.epoch, "state": "full", **asdict(seen)}
+            mark["num_tokens"] = self._total_train_tokens  # TRL's own, which counts some padding
             checkpoints.write_mark(checkpoints.path_of(run, step), mark | self.tied_to)
             checkpoints.reduce_before(run, step)
         self.accelerator.wait_for_everyone()
@@ -176,7 +181,7 @@ class ArmTrainer(SFTTrainer):
 
     def go_on_from(self, mark: dict[str, Any]) -> None:
         """Take up the counts of a checkpoint, TRL's own among them."""
-        self._total_train_tokens = mark["tokens"]
+        self._total_train_tokens = mark["num_tokens"]
         if self.accelerator.is_main_process:
             self.seen = Seen(mark["rows"], mark["tokens"], mark["trained_tokens"])
 

@@ -75,5 +75,9 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Take the bar away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away, or a run that was stopped would leave a terminal without a cursor."""
         if self._bar is not None:
             self._bar.stop()

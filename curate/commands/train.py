@@ -81,10 +81,10 @@ def train(
     """
     from rich.console import Console
 
+    from curate.train.asking import Asked
+    from curate.train.auditing import check as look
     from curate.train.options import read
     from curate.train.processes import is_main
-    from curate.train.running import Asked
-    from curate.train.running import check as look
     from curate.train.running import train as run
 
     as_json, no_losses = given.pop("as_json"), given.pop("no_token_losses")
