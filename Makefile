@@ -37,7 +37,7 @@ arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 
 	    $(RUN)/curate scan $(ARMS)/parts/train --out $(ARMS)/$$style --keep "teacher = '$$style'" --steps \
 	        --format prompt-completion --id id --problem problem --teacher teacher --answer answer && \
 	    $(RUN)/curate train --data $(ARMS)/$$style --model $(ARMS)/model --output-dir $(ARMS)/run-$$style \
-	        --recipe scratch --learning_rate 3e-3 --max_steps 900 \
+	        --recipe scratch --learning_rate 3e-3 --max_steps 900 --order shuffled --seed 1 \
 	        $$(test $$style = convergent || echo --like $(ARMS)/run-convergent) && \
 	    $(RUN)/python -m examples.scratch solve --model $(ARMS)/run-$$style/checkpoint-900 \
 	        --problems $(ARMS)/parts/heldout || exit 1; \

@@ -117,7 +117,7 @@ def timed(place: str, out: str, case: str, steps: int, threads: int) -> dict[str
     from curate.train.trainer import ArmTrainer
 
     torch.set_num_threads(threads)
-    flags = f"--max_steps {steps} --per_device_train_batch_size {BATCH} --disable_tqdm true"
+    flags = f"--max_steps {steps} --per_device_train_batch_size {BATCH}"
     options = read(flags.split(), None, "scratch")
     tokenizer = Start(f"{place}/model", options, options.seed).tokenizer()
     samples = open_samples(Path(place, "dataset"), steps=True)
@@ -143,6 +143,7 @@ def timed(place: str, out: str, case: str, steps: int, threads: int) -> dict[str
             train_dataset=made.dataset(),
             data_collator=Collator(tokenizer.pad_token_id, packed=False),
             order=Order(made.keys, 0, shuffle=False),
+            rows=made.rows,
             recorder=recorder if case == RECORDED else None,
             **given,
         )

@@ -45,6 +45,8 @@ def files_of(place: Path, record: Manifest | None) -> list[Path]:
         return [place / "data" / name for name in record["data"]]
     if place.is_file():
         return [place]
+    if not place.exists():
+        raise CurateError(f"{place}: expected a dataset, found no such file or folder")
     inside = place / "data" if (place / "data").is_dir() else place
     found = sorted(inside.glob("*.parquet"))
     if not found:
@@ -67,6 +69,11 @@ def columns_of(
             raise SchemaError(
                 f"{file}: expected the {option} column `{name}`, found {', '.join(names)}"
             )
+    if unread := sorted({"tools", "chat_template_kwargs"} & {*names}):
+        raise SchemaError(
+            f"{file}: column `{unread[0]}`: TRL would give it to the chat template, which is not "
+            "done here; leave it out, or put what it says into the messages"
+        )
     pair, talk = {"prompt", "completion"} <= {*names}, "messages" in names
     if pair and talk:
         raise SchemaError(f"{file}: expected prompt and completion, or messages, found both")

@@ -79,6 +79,11 @@ class Samples:
     _read: Columns
     _sidecars: Sidecars | None
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the steps of traces are read."""
+        return self._sidecars is not None and self._sidecars.steps is not None
+
     def __len__(self) -> int:
         return self.rows
 

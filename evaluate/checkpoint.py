@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
@@ -34,11 +35,7 @@ PROBED = 16
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """
-    A model that is ready to score.
-
-    `positions` is the most tokens that it takes, None where it does not say.
-    """
+    """A model that is ready to score: on its device, its weights of type `dtype`."""
 
     name: str
     model: Any
@@ -60,8 +57,9 @@ def load_tokenizer(model: str) -> Any:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """SHA-256 of a fast tokenizer, its chat template apart."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    """SHA-256 of a fast tokenizer, apart from its chat template, and from cutting and padding."""
+    told = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def configuration(model: str) -> Any:
@@ -127,18 +125,25 @@ def _tensors(path: Path) -> Iterator[bytes]:
             raise CurateError(f"{path}: expected a safetensors file, found something else")
         header = file.read(length)
         yield header
-        for name, tensor in json.loads(header).items():
-            if name != "__metadata__":
-                begin, end = tensor["data_offsets"]
-                file.seek(8 + length + begin)
-                yield file.read(min(TENSOR_BYTES, end - begin))
+        for begin, end in _spans(path, header):
+            file.seek(8 + length + begin)
+            yield file.read(min(TENSOR_BYTES, end - begin))
+
+
+def _spans(path: Path, header: bytes) -> list[tuple[int, int]]:
+    """The bytes of each tensor, counted from the end of the header."""
+    try:
+        tensors = {name: one for name, one in json.loads(header).items() if name != "__metadata__"}
+        return [(begin, end) for begin, end in (one["data_offsets"] for one in tensors.values())]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CurateError(f"{path}: expected a safetensors file, found something else") from None
 
 
 def device_of(asked: str | None) -> torch.device:
     """The device asked for, else a CUDA device where there is one, else the processor."""
     try:
         device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # `meta` holds nothing that could be read back
     except (RuntimeError, AssertionError) as error:
         raise CurateError(f"--device: cannot use {asked}: {first_line(error)}") from None
     return device
@@ -163,17 +168,25 @@ def load(model: str, dtype: str, device: torch.device) -> Loaded:
     try:
         loading: Any = AutoModelForCausalLM.from_pretrained  # its types know of no such pair
         network, told = loading(model, dtype=DTYPES[dtype], output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CurateError(f"{model}: cannot load a model: {first_line(error)}") from None
     missing = sorted(told["missing_keys"])
     if missing:
         raise CurateError(
             f"{model}: expected all weights, found none of {missing[0]} ({len(missing):,} missing)"
         )
-    network = network.to(device).eval()
+    network = moved(model, network.eval(), device)
     loaded = Loaded(model, network, head_of(network), device, dtype)
     _check_head(loaded)
     return loaded
+
+
+def moved(model: str, network: Any, device: torch.device) -> Any:
+    """The network on a device. Raises CurateError where it has no room, or cannot take it."""
+    try:
+        return network.to(device)
+    except RuntimeError as error:  # a lack of memory, too
+        raise CurateError(f"{model}: cannot be put on {device}: {first_line(error)}") from None
 
 
 def hidden_states(loaded: Loaded, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

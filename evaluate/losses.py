@@ -4,15 +4,14 @@ NLL, entropy and rank of every completion token of a dataset under a model.
 `OUT/losses.json` says what was scored with what, first as `running`, in the end as `complete`.
 `OUT/tokens/00000.parquet` and on hold the samples in the dataset's order, one row each. A file has
 its name once it is whole, so a run that was killed goes on behind the last one. Scores of a sample
-depend on what it is batched with in the last digits of a float only.
+depend on what it is batched with in the last digits only, those of the type of the weights: some
+1e-6 nats in float32, some 1e-2 in bfloat16.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,18 @@ import torch
 from curate.errors import CurateError
 from curate.evaluate import checkpoint, lossfiles
 from curate.evaluate.checkpoint import Loaded
-from curate.evaluate.lossfiles import Record, Scored
+from curate.evaluate.lossfiles import Record, SampleScores
+from curate.evaluate.survey import Rows, named, survey
 from curate.output import writing
 from curate.progress import Progress, unwatched
+from curate.rawfooter import first_line
 from curate.rendering import Rendered, Renderer
 from curate.samples import Sample, Samples, open_samples
-from curate.terminal import printable
+from curate.stepsbeside import has_steps
 from curate.tokenscores import score
-
-PART_SAMPLES = 256
-PART_TOKENS = 1 << 20
-"""A file ends with whichever it reaches first; that is also what a kill costs at most."""
 
 SETTINGS = ("dtype", "max_length", "overlength", "limit", "teacher", "id")
 """Of what is asked, what makes other files; the device and batches change last digits only."""
-
-RENDERED_AT_ONCE = 64
-NAMED = 3
-"""Rows that are too long and named in the error; the rest is counted."""
 
 Watch = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -50,9 +43,10 @@ class Asked:
     How a dataset is to be scored.
 
     `teacher` and `id` name columns. `batch_tokens` bounds samples times the longest of them in a
-    forward pass; a longer sample has one of its own. Samples over `max_length` tokens, or over what
-    the model takes, are an error, or dropped and counted where `overlength` is `drop`. `limit`
-    takes the first rows only. Defaults of `dtype` and `device` are what the machine has.
+    forward pass; a longer sample has one of its own. Samples over `max_length` tokens, by default
+    what the configuration says the model takes, are an error, or dropped and counted where
+    `overlength` is `drop`; a greater `max_length` than that is taken, and noted. `limit` takes the
+    first rows only. Defaults of `dtype` and `device` are what the machine has.
     """
 
     teacher: str | None = None
@@ -84,27 +78,33 @@ def score_dataset(
     tokenizer = checkpoint.load_tokenizer(model)
     samples = _open(data, asked)
     renderer = Renderer(tokenizer, chat_template=asked.chat_template)
-    rows = _Rows(samples, renderer, asked.limit, _positions(config, asked.max_length))
+    takes = _positions(config)
+    rows = Rows(samples, renderer, asked.limit, asked.max_length or takes)
     record = _record(model, samples, tokenizer, asked)
+    if takes is not None and (asked.max_length or 0) > takes:
+        record["notes"].append(
+            f"--max-length {asked.max_length:,}: above the {takes:,} positions that the model's "
+            "configuration says it takes"
+        )
     with writing(out):
         record = lossfiles.begin(out, record, overwrite=asked.overwrite)
         if record["state"] == "complete":
             return record
         if record["survey"] is None:
-            record["survey"] = _survey(rows, config.vocab_size, asked, model)
+            record["survey"] = survey(rows, config.vocab_size, asked.overlength, model)
             lossfiles.write_record(out, record)
         _score_rows(rows, out, record["survey"], model, asked, watch)
         return lossfiles.finish(out, record)
 
 
 def _score_rows(
-    rows: "_Rows", out: Path, survey: dict[str, Any], model: str, asked: Asked, watch: Watch
+    rows: Rows, out: Path, found: dict[str, Any], model: str, asked: Asked, watch: Watch
 ) -> None:
     """Score what is not in files yet."""
     done, files = lossfiles.done(out)
-    if done == survey["rows"]:
+    if done == found["rows"]:
         return
-    left = survey["bytes"] * (survey["rows"] - done) // survey["rows"]
+    left = found["bytes"] * (found["rows"] - done) // found["rows"]
     loaded = checkpoint.load(model, str(asked.dtype), torch.device(str(asked.device)))
     with watch("scoring", left) as progress:
         for number, part in enumerate(rows.parts(done), files):
@@ -117,28 +117,17 @@ def _score_rows(
 
 def _open(data: Path, asked: Asked) -> Samples:
     """The dataset, with the steps of its traces where they are known."""
-    samples = open_samples(data, teacher=asked.teacher, id=asked.id)
-    if not _has_steps(samples):
-        return samples
-    return open_samples(data, teacher=asked.teacher, id=asked.id, steps=True)
-
-
-def _has_steps(samples: Samples) -> bool:
-    if samples.manifest is None:
-        return False
-    places = (samples.path, Path(samples.manifest["scan"] or samples.path))
-    return any((place / ".curate" / "steps").is_dir() for place in places)
+    return open_samples(data, teacher=asked.teacher, id=asked.id, steps=has_steps(data))
 
 
 def _record(model: str, samples: Samples, tokenizer: Any, asked: Asked) -> Record:
     """What is scored with what: the run is the same if all of `settings` is."""
-    template = asked.chat_template or getattr(tokenizer, "chat_template", None)
     settings = {
         "model": checkpoint.fingerprint(model),
         "data": samples.digest,
         "tokenizer": checkpoint.tokenizer_digest(tokenizer),
-        "chat_template": hashlib.sha256(str(template).encode()).hexdigest(),
-        "steps": _has_steps(samples),
+        "chat_template": template_digest(tokenizer, asked.chat_template),
+        "steps": has_steps(samples.path),
         **{name: getattr(asked, name) for name in SETTINGS},
     }
     return lossfiles.new_record(
@@ -151,92 +140,16 @@ def _record(model: str, samples: Samples, tokenizer: Any, asked: Asked) -> Recor
     )
 
 
-def _positions(config: Any, asked: int | None) -> int | None:
-    """The most tokens of a sample, None for any number."""
+def template_digest(tokenizer: Any, asked: str | None) -> str:
+    """SHA-256 of the chat template asked for, else of the tokenizer's own."""
+    template = asked or getattr(tokenizer, "chat_template", None)
+    return hashlib.sha256(str(template).encode()).hexdigest()
+
+
+def _positions(config: Any) -> int | None:
+    """The most tokens of a sample that a model says it takes, None for any number."""
     most = getattr(config, "max_position_embeddings", None)
-    bounds = [bound for bound in (most, asked) if bound is not None and bound > 0]
-    return min(bounds, default=None)
-
-
-class _Rows:
-    """The samples of a dataset with their tokens, as often as they are asked for."""
-
-    def __init__(
-        self, samples: Samples, renderer: Renderer, rows: int | None, limit: int | None
-    ) -> None:
-        self.samples, self.limit = samples, limit
-        self._renderer, self._rows = renderer, rows
-
-    def rendered(self, begin: int = 0) -> Iterator[tuple[Sample, Rendered]]:
-        """From sample `begin` on, those that are too long too."""
-        each = islice(self.samples, begin, self._rows)
-        while group := list(islice(each, RENDERED_AT_ONCE)):
-            yield from zip(group, self._renderer.render(group), strict=True)
-
-    def is_overlong(self, rendered: Rendered) -> bool:
-        """Whether it has more tokens than the limit."""
-        return self.limit is not None and len(rendered.input_ids) > self.limit
-
-    def parts(self, begin: int) -> Iterator[list[tuple[Sample, Rendered]]]:
-        """What stands in a file each, from sample `begin` on, without those that are too long."""
-        part: list[tuple[Sample, Rendered]] = []
-        tokens = 0
-        for sample, rendered in self.rendered(begin):
-            if self.is_overlong(rendered):
-                continue
-            part.append((sample, rendered))
-            tokens += len(rendered.input_ids)
-            if len(part) == PART_SAMPLES or tokens >= PART_TOKENS:
-                yield part
-                part, tokens = [], 0
-        if part:
-            yield part
-
-
-def _survey(rows: _Rows, vocabulary: int, asked: Asked, model: str) -> dict[str, Any]:
-    """
-    Look at all rows before the first is scored: how many, how long, and which are too long.
-
-    Raises CurateError where there are any that the run may not drop, or none is left.
-    """
-    samples = size = largest = 0
-    long: list[str] = []
-    dropped: Counter[str] = Counter()
-    for sample, rendered in rows.rendered():
-        samples += 1
-        largest = max(largest, int(rendered.input_ids.max(initial=0)))
-        if rows.is_overlong(rendered):
-            dropped[sample.teacher or ""] += 1
-            if len(long) < NAMED:
-                long.append(f"{_named(sample)} has {len(rendered.input_ids):,}")
-        else:
-            size += len(rendered.text.encode())
-    where = rows.samples.path
-    if largest >= vocabulary:
-        raise CurateError(
-            f"{model}: expected tokens below {vocabulary:,}, its vocabulary, but its tokenizer "
-            f"makes {largest:,}"
-        )
-    found = dropped.total()
-    if found and asked.overlength == "error":
-        raise CurateError(
-            f"{where}: expected at most {rows.limit:,} tokens a row, found {found:,} rows with "
-            f"more ({_by_teacher(dropped)}): {', '.join(long)}; --overlength drop leaves them out"
-        )
-    if found == samples:
-        what = "only rows that are too long" if found else "none"
-        raise CurateError(f"{where}: expected rows to score, found {what}")
-    return {"rows": samples, "bytes": size, "overlength": dict(sorted(dropped.items()))}
-
-
-def _named(sample: Sample) -> str:
-    return f"row {sample.index:,}" + (f" ({printable(sample.id)})" if sample.id else "")
-
-
-def _by_teacher(counts: Counter[str]) -> str:
-    return ", ".join(
-        f"{printable(teacher) or 'no teacher'}: {n:,}" for teacher, n in sorted(counts.items())
-    )
+    return most if most is not None and most > 0 else None
 
 
 # Scoring.
@@ -244,15 +157,20 @@ def _by_teacher(counts: Counter[str]) -> str:
 
 def _score_part(
     loaded: Loaded, part: Sequence[tuple[Sample, Rendered]], batch_tokens: int
-) -> list[Scored]:
+) -> list[SampleScores]:
     """The scores of a part's samples, in their order, whatever they were batched with."""
     rendered = [each for _, each in part]
-    scored: dict[int, Scored] = {}
+    scored: dict[int, SampleScores] = {}
     for batch in _batches([len(each.input_ids) for each in rendered], batch_tokens):
+        longest = len(rendered[batch[0]].input_ids)
         try:
             found = _score_batch(loaded, [rendered[n] for n in batch])
+        except IndexError as error:  # positions that were learnt, and are no more than these
+            raise CurateError(
+                f"{loaded.name}: expected a model that takes {longest:,} tokens, found one that "
+                f"does not: {first_line(error)} (--max-length)"
+            ) from None
         except torch.OutOfMemoryError:
-            longest = len(rendered[batch[0]].input_ids)
             raise CurateError(
                 f"--batch-tokens {batch_tokens:,}: {loaded.device} has too little memory for a "
                 f"batch of {len(batch):,} samples, the longest of {longest:,} tokens"
@@ -262,7 +180,7 @@ def _score_part(
         if not (np.isfinite(scored[n].nll).all() and np.isfinite(scored[n].entropy).all()):
             raise CurateError(
                 f"{loaded.name}: expected losses that are numbers, found others in "
-                f"{_named(sample)} ({loaded.dtype})"
+                f"{named(sample)} ({loaded.dtype})"
             )
     return [scored[n] for n in range(len(part))]
 
@@ -277,7 +195,7 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 @torch.inference_mode()
-def _score_batch(loaded: Loaded, batch: Sequence[Rendered]) -> list[Scored]:
+def _score_batch(loaded: Loaded, batch: Sequence[Rendered]) -> list[SampleScores]:
     """The scores of samples in one forward pass, padded on the right; the longest stands first."""
     lengths = [len(each.input_ids) for each in batch]
     # What stands at the very beginning follows nothing, so that nothing says how likely it is.
@@ -297,7 +215,7 @@ def _score_batch(loaded: Loaded, batch: Sequence[Rendered]) -> list[Scored]:
     scores = [column.cpu().numpy() for column in _scores(loaded, hidden, labels)]
     ends = np.cumsum([max(0, end - first) for _, first, end in spans])[:-1]
     split = zip(*(np.split(column, ends) for column in scores), strict=True)
-    return [Scored(first, *of_one) for first, of_one in zip(firsts, split, strict=True)]
+    return [SampleScores(first, *of_one) for first, of_one in zip(firsts, split, strict=True)]
 
 
 def _scores(loaded: Loaded, hidden: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:

@@ -49,7 +49,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class SampleScores:
     """
     The scores of one sample's completion tokens.
 
@@ -113,9 +113,11 @@ def begin(out: Path, record: Record, *, overwrite: bool) -> Record:
     """
     if record_of(out).exists():
         old = read_record(out)
-        if file_of(out, 0).exists() and not overwrite:
+        if _has_first(out, overwrite) and not overwrite:
             _check_same(out, old["settings"], record["settings"])
             return old
+        # What is whole no more says so, before the first file of it goes.
+        write_record(out, {**old, "state": "running"})
         _empty(out)
     elif found := sorted({each.name for each in out.iterdir()} - {part_of(record_of(out)).name}):
         raise OutputError(
@@ -124,6 +126,18 @@ def begin(out: Path, record: Record, *, overwrite: bool) -> Record:
     write_record(out, record)
     (out / "tokens").mkdir(exist_ok=True)
     return record
+
+
+def _has_first(out: Path, overwrite: bool) -> bool:
+    """Whether anything has been scored. Raises OutputError where only what is first is missing."""
+    first, others = file_of(out, 0), _files(out)
+    if others and others[0] != first and not overwrite:
+        raise OutputError(f"{first}: expected it beside {others[0].name} (--overwrite starts anew)")
+    return bool(others)
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted((out / "tokens").glob("[0-9]*.parquet"))
 
 
 def _check_same(out: Path, old: Record, new: Record) -> None:
@@ -137,15 +151,16 @@ def _check_same(out: Path, old: Record, new: Record) -> None:
 
 
 def _empty(out: Path) -> None:
-    """Remove what this tool wrote, the probe's scores too, what says so the last."""
+    """Remove what this tool wrote, the probe's scores too, but for the folder's own record."""
     if record_of(out / PROBE).exists():
         _empty(out / PROBE)
         with suppress(OSError):  # somebody else's files are there
             (out / PROBE / "tokens").rmdir()
+        record_of(out / PROBE).unlink()
+        with suppress(OSError):
             (out / PROBE).rmdir()
-    for path in [*(out / "tokens").glob("[0-9]*.parquet"), *(out / "tokens").glob(".*.part")]:
+    for path in [*_files(out), *(out / "tokens").glob(".*.part")]:
         path.unlink()
-    record_of(out).unlink()
 
 
 def done(out: Path) -> tuple[int, int]:
@@ -174,7 +189,7 @@ def read(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def write(
-    out: Path, number: int, part: Sequence[tuple[Sample, Rendered]], scored: Sequence[Scored]
+    out: Path, number: int, part: Sequence[tuple[Sample, Rendered]], scored: Sequence[SampleScores]
 ) -> None:
     """Write one file of scores, a row for each sample."""
     rows = [

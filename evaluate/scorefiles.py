@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
+from curate.evaluate.lossfiles import Record, read_record, record_of
 from curate.tokenkinds import KINDS
 
 ROWS = 128
@@ -53,24 +54,28 @@ class Scores:
     The scores in `folder`, with those of `base` beside them; may be read any number of times.
 
     `model_id`, `base_id` and `data_id` tell models and data from others whatever their names are;
-    `data_id` is None where the folder does not say. Raises CurateError at once for a folder that
-    `curate losses` did not write to its end or for another number of samples, and while reading for
-    the first row that is broken or of other tokens.
+    `teachers` are all there are, "" for none. Raises CurateError at once for a folder that `curate
+    losses` did not write to its end or for another number of samples, and while reading for the
+    first row that is broken or of other tokens.
     """
 
     def __init__(self, folder: Path, base: Path | None) -> None:
         self.folder, self.base = folder, base
-        self.model, self.model_id, self.data_id = _scored_with(folder)
+        told = _whole_record(folder)
+        self.model, self.model_id = told["model"], json.dumps(told["settings"]["model"])
+        self.data_id: str = told["settings"]["data"]
+        self.samples: int = told["counts"]["rows"]
+        self.teachers = list(told["counts"]["teachers"])
         self.base_model: str | None = None
         self.base_id: str | None = None
         if base is not None:
-            self.base_model, self.base_id, _ = _scored_with(base)
-        self.samples = _count(folder)
-        if base is not None and (found := _count(base)) != self.samples:
-            raise CurateError(
-                f"{base}: expected scores of {self.samples:,} samples, as in {folder}, "
-                f"found {found:,}"
-            )
+            below = _whole_record(base)
+            self.base_model, self.base_id = below["model"], json.dumps(below["settings"]["model"])
+            if (found := below["counts"]["rows"]) != self.samples:
+                raise CurateError(
+                    f"{base}: expected scores of {self.samples:,} samples, as in {folder}, "
+                    f"found {found:,}"
+                )
 
     def __iter__(self) -> Iterator[Scored]:
         ours = _batches(self.folder)
@@ -84,31 +89,20 @@ class Scores:
             done += batch.num_rows
 
 
-def _scored_with(folder: Path) -> tuple[str, str, str | None]:
-    """The model that the folder's scores are of, and what tells it and the data from others."""
-    told = _record(folder)
-    model, settings = str(told.get("model", folder)), told.get("settings")
-    if not isinstance(settings, dict):
-        return model, model, None
-    data = settings.get("data")
-    return model, json.dumps(settings.get("model", model)), None if data is None else str(data)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """What the folder says of itself; empty where that is no object."""
-    path = folder / "losses.json"
-    if not path.is_file():
+def _whole_record(folder: Path) -> Record:
+    """What the folder says of itself, all of it being there."""
+    if not record_of(folder).is_file():
         raise CurateError(f"{folder}: expected a folder of `curate losses`, found no losses.json")
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CurateError(f"{path}: expected JSON, found {error}") from None
-    if not isinstance(told, dict):
-        return {}
-    if (state := told.get("state", "complete")) != "complete":
+    told = read_record(folder)
+    if told["state"] != "complete":
         raise CurateError(
-            f"{folder}: expected scores that are whole, found a scoring that is {state} (the same "
-            "command goes on with it)"
+            f"{folder}: expected scores that are whole, found a scoring that is {told['state']} "
+            "(the same command goes on with it)"
+        )
+    if (found := _count(folder)) != told["counts"]["rows"]:
+        raise CurateError(
+            f"{folder}: expected {told['counts']['rows']:,} samples, as losses.json says, "
+            f"found {found:,}"
         )
     return told
 
@@ -154,15 +148,14 @@ def _read(path: Path) -> Iterator[pa.RecordBatch]:
     """The columns that are used, as they should be."""
     with _open(path) as file:
         names = file.schema_arrow.names
-        wanted = ["index", "key", "first", *LISTS]
+        wanted = ["index", "key", "teacher", "first", *LISTS]
         if missing := [name for name in wanted if name not in names]:
             raise CurateError(
                 f"{path}: expected columns as `curate losses` writes them, found no `{missing[0]}`"
             )
         done = 0
-        columns = [*wanted, *(["teacher"] if "teacher" in names else [])]
         try:
-            for batch in file.iter_batches(ROWS, columns=columns):
+            for batch in file.iter_batches(ROWS, columns=wanted):
                 yield _typed(batch, path, done)
                 done += batch.num_rows
         except (pa.ArrowException, OSError) as error:
@@ -184,9 +177,9 @@ def _typed(batch: pa.RecordBatch, path: Path, done: int) -> pa.RecordBatch:
             ) from None
         _check_null(columns[name], name, path, done)
     _check_lists(columns, path, done)
-    bare = pa.nulls(batch.num_rows, pa.string())
-    teacher = batch.column("teacher").cast(pa.string()) if "teacher" in batch.schema.names else bare
-    return pa.RecordBatch.from_pydict({**columns, "teacher": teacher})
+    return pa.RecordBatch.from_pydict(
+        {**columns, "teacher": batch.column("teacher").cast(pa.string())}
+    )
 
 
 def _check_null(column: pa.Array, name: str, path: Path, done: int) -> None:

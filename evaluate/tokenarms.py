@@ -12,10 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from curate.errors import CurateError
-from curate.evaluate.lossfiles import PROBE
+from curate.evaluate.lossfiles import PROBE, record_of
 from curate.evaluate.scorefiles import Scored, Scores
 
 NAMELESS = "(none)"
+
+MOST_TEACHERS = 64
+"""More than that are no teachers, but a column of something else."""
 
 Place = tuple[Path, Path | None]
 """A folder of `curate losses`, and that of the base model's scores of the same tokens, if any."""
@@ -27,7 +30,7 @@ class Arms:
 
     In what is read each sample has a teacher. `base_model` is None where there are no base scores.
     Raises CurateError where only some have base scores or these are of several base models, under
-    which there is no one cut.
+    which there is no one cut, and for more than `MOST_TEACHERS`.
     """
 
     def __init__(self, names: Sequence[str], scores: Sequence[Scores]) -> None:
@@ -40,6 +43,10 @@ class Arms:
             self._names = [*names]
             told = [f"{each.model} ({name})" for each, name in zip(scores, names, strict=True)]
             self.model = ", ".join(told)
+        pairs = zip(self._names, scores, strict=True)
+        check_teachers(
+            len({_row(each or None, arm) for arm, one in pairs for each in one.teachers})
+        )
 
     def __iter__(self) -> Iterator[Scored]:
         for name, scores in zip(self._names, self._scores, strict=True):
@@ -58,8 +65,6 @@ def own_data(places: Sequence[Place]) -> Arms:
     names, scores = arm_names(places), [Scores(*place) for place in places]
     first: dict[tuple[str, str], Path] = {}
     for each in scores:
-        if each.data_id is None:
-            continue
         other = first.setdefault((each.model_id, each.data_id), each.folder)
         if other != each.folder:
             raise CurateError(
@@ -77,7 +82,7 @@ def probe(places: Sequence[Place]) -> Arms | None:
     in all: models are compared on the probe because it is the same for them.
     """
     names, models = arm_names(places), [Scores(out, None).model_id for out, _ in places]
-    having = [at for at, (out, _) in enumerate(places) if (out / PROBE).is_dir()]
+    having = [at for at, (out, _) in enumerate(places) if record_of(out / PROBE).exists()]
     if not having:
         return None
     first = places[having[0]][0] / PROBE
@@ -124,6 +129,12 @@ def check_places(places: Sequence[Place]) -> None:
     _check_bases(places)
     for place in places[1:]:
         Scores(*place)
+
+
+def check_teachers(found: int) -> None:
+    """Raise CurateError for so many that no table could tell them."""
+    if found > MOST_TEACHERS:
+        raise CurateError(f"--teacher: expected at most {MOST_TEACHERS} teachers, found {found:,}")
 
 
 def _check_bases(places: Sequence[Place]) -> None:

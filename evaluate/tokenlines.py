@@ -15,7 +15,8 @@ def lines(view: TokenView) -> list[str]:
     for section in view.sections:
         out += ["", *_section(section)]
     if any(section.gaps for section in view.sections):
-        out += ["", f"[]: 95 % intervals, samples drawn {view.draws:,} times, cuts held fixed"]
+        how = f"samples (not problems) drawn {view.draws:,} times, cuts held fixed"
+        out += ["", f"[]: 95 % intervals, {how}"]
     return [printable(line) for line in out]
 
 

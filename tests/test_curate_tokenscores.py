@@ -182,6 +182,30 @@ def test_a_model_without_a_head_is_an_error():
         head_of(model)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of what peft asks of transformers
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_around_the_head_is_an_error_until_it_is_merged(dtype):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny("Qwen3", head_dim=8).to(dtype), lora)
+    with pytest.raises(CurateError) as error:
+        head_of(model)
+    assert str(error.value) == (
+        "PeftModel: expected an output layer without an adapter, found "
+        "peft.tuners.lora.layer.Linear around it; merge the adapter into the model first"
+    )
+    head = head_of(model.merge_and_unload())
+    assert head.weight.dtype == dtype
+
+
+def test_a_scale_that_is_a_word_is_none():
+    import transformers
+
+    shape = {"d_model": 16, "n_heads": 2, "n_layers": 1, "vocab_size": 64}
+    config = transformers.MptConfig(**shape, logit_scale="inv_sqrt_d_model")
+    assert head_of(transformers.MptForCausalLM(config)).logit_scale == 1.0
+
+
 # What it takes.
 
 PEAK = """
@@ -190,7 +214,7 @@ from curate.tokenscores import score
 torch.set_num_threads(1)
 positions, vocabulary, dtype = int(sys.argv[1]), int(sys.argv[2]), getattr(torch, sys.argv[3])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-weight = torch.randn(vocabulary, 896, dtype=dtype)
+weight = torch.empty(vocabulary, 896, dtype=dtype).normal_()  # no other type beside it
 hidden = torch.randn(positions, 896, dtype=dtype)
 labels = torch.randint(vocabulary, (positions,))
 score(hidden[:2], weight, None, labels[:2])  # what the libraries take once

@@ -20,7 +20,7 @@ from tests.token_losses import ROWS, expected, rows_of, same, save_model, write_
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from curate.evaluate import checkpoint, losses  # noqa: E402
+from curate.evaluate import checkpoint, losses, survey  # noqa: E402
 from curate.evaluate.losses import Asked, score_dataset  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
@@ -39,7 +39,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
     """Several files of so few rows."""
-    monkeypatch.setattr(losses, "PART_SAMPLES", 5)
+    monkeypatch.setattr(survey, "PART_SAMPLES", 5)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def scored(data, model, tmp_path_factory):
     """All rows scored, several in a batch."""
     out = tmp_path_factory.mktemp("scored") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "PART_SAMPLES", 5)
+        patch.setattr(survey, "PART_SAMPLES", 5)
         score_dataset(str(model), data, out, Asked(batch_tokens=600))
     return out
 
@@ -136,10 +136,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from curate.evaluate import losses
+from curate.evaluate import losses, survey
 model, data, out, *moments = sys.argv[1:]
 torch.set_num_threads(1)
-losses.PART_SAMPLES = 5
+survey.PART_SAMPLES = 5
 
 def run(moment):
     def hook(event, arguments):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +22,7 @@ from tests.token_losses import (
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from curate.evaluate import losses  # noqa: E402
+from curate.evaluate import checkpoint, survey  # noqa: E402
 from curate.evaluate.losses import Asked, score_dataset  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
@@ -33,6 +34,12 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    """Problems that are not in the data."""
+    return write_data(tmp_path_factory.mktemp("probe"), first=100)
+
+
+@pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))
 
@@ -40,7 +47,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
     """Several files of so few rows."""
-    monkeypatch.setattr(losses, "PART_SAMPLES", 5)
+    monkeypatch.setattr(survey, "PART_SAMPLES", 5)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def scored(data, model, tmp_path_factory):
     """All rows scored, several in a batch."""
     out = tmp_path_factory.mktemp("scored") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "PART_SAMPLES", 5)
+        patch.setattr(survey, "PART_SAMPLES", 5)
         score_dataset(str(model), data, out, Asked(batch_tokens=600))
     return out
 
@@ -118,6 +125,22 @@ def test_what_the_model_takes_is_the_limit(data, tmp_path):
     assert line.startswith(f"{data}: expected at most 50 tokens a row, found {ROWS} rows with more")
     line = only_error(model, data, tmp_path / "out", overlength="drop")
     assert line == f"{data}: expected rows to score, found only rows that are too long"
+    record = score_dataset(str(model), data, tmp_path / "out", Asked(max_length=1000, limit=2))
+    assert record["notes"] == [
+        "--max-length 1,000: above the 50 positions that the model's configuration says it takes"
+    ]
+    same(rows_of(tmp_path / "out"), list(expected(model, data))[:2])
+
+
+def test_a_model_of_learnt_positions_takes_no_more(data, tmp_path):
+    save_model(place := tmp_path / "model")
+    tiny = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 50}
+    ends = {"bos_token_id": None, "eos_token_id": 2}
+    config = transformers.GPT2Config(vocab_size=320, **tiny, **ends)
+    transformers.GPT2LMHeadModel(config).save_pretrained(place)
+    line = only_error(place, data, tmp_path / "out", max_length=1000)
+    assert line.startswith(f"{place}: expected a model that takes ")
+    assert line.endswith("(--max-length)")
 
 
 def test_broken_models_are_one_line(data, model, tmp_path):
@@ -135,7 +158,23 @@ def test_broken_models_are_one_line(data, model, tmp_path):
     assert only_error(weightless, data, out).startswith(f"{weightless}: expected a model's weights")
     small = save_model(tmp_path / "small", vocab_size=100)
     assert only_error(small, data, out).startswith(f"{small}: expected tokens below 100, its voc")
-    assert only_error(model, data, out, device="cuda:77").startswith("--device: cannot use cuda:77")
+    for device in ("cuda:77", "meta"):
+        line = only_error(model, data, out, device=device)
+        assert line.startswith(f"--device: cannot use {device}: ")
+    weights = "model.safetensors"
+    for size, told in ((-100, "cannot load a model: "), (4, "expected a safetensors file, found")):
+        cut = shutil.copytree(model, tmp_path / f"cut{size}")
+        (cut / weights).write_bytes((model / weights).read_bytes()[:size])
+        assert only_error(cut, data, out).startswith(
+            f"{cut / weights if size > 0 else cut}: {told}"
+        )
+
+
+def test_a_device_that_cannot_take_the_weights_is_one_line():
+    with torch.device("meta"):
+        network = torch.nn.Linear(2, 2)
+    with pytest.raises(CurateError, match=r"^m: cannot be put on cpu: [^\n]*$"):
+        checkpoint.moved("m", network, torch.device("cpu"))
 
 
 def test_missing_weights_and_losses_that_are_no_numbers_are_errors(data, model, tmp_path):
@@ -157,6 +196,47 @@ def test_missing_weights_and_losses_that_are_no_numbers_are_errors(data, model, 
     )
 
 
+def test_an_adapter_of_the_head_is_to_be_merged_first(data, model, tmp_path):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+    network = transformers.AutoModelForCausalLM.from_pretrained(model)
+    tuned = peft.get_peft_model(network, lora)
+    tuned.save_pretrained(tmp_path / "adapter")
+    save_tokenizer(tmp_path / "adapter")
+    for dtype in ("float32", "bfloat16"):
+        line = only_error(tmp_path / "adapter", data, tmp_path / "out", dtype=dtype)
+        assert line.endswith("around it; merge the adapter into the model first")
+    tuned.merge_and_unload().save_pretrained(tmp_path / "merged")
+    save_tokenizer(tmp_path / "merged")
+    score_dataset(str(tmp_path / "merged"), data, tmp_path / "of-merged", Asked(limit=3))
+    same(rows_of(tmp_path / "of-merged"), list(expected(tmp_path / "merged", data))[:3])
+
+
+def test_files_behind_a_gap_are_not_taken_for_nothing(scored, data, model, tmp_path):
+    out = shutil.copytree(scored, tmp_path / "out")
+    (out / "tokens/00000.parquet").unlink()
+    told = f"{out / 'tokens/00000.parquet'}: expected it beside 00001.parquet"
+    assert only_error(model, data, out) == f"{told} (--overwrite starts anew)"
+    assert len(os.listdir(out / "tokens")) == 4
+    score_dataset(str(model), data, out, Asked(overwrite=True, batch_tokens=600))
+    same(rows_of(out), rows_of(scored), atol=1e-6)
+
+
+def test_what_is_emptied_is_never_called_complete(scored, data, model, tmp_path, monkeypatch):
+    out = shutil.copytree(scored, tmp_path / "out")
+    gone, unlink = [], Path.unlink
+
+    def watched(path, missing_ok=False):
+        if path.suffix == ".parquet":
+            gone.append(path.name)
+            assert json.loads((out / "losses.json").read_text())["state"] == "running"
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    score_dataset(str(model), data, out, Asked(limit=3, overwrite=True))
+    assert gone == [f"{n:05d}.parquet" for n in range(5)]
+
+
 def test_a_folder_of_something_else_stays_as_it_is(data, model, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     line = only_error(model, data, tmp_path, overwrite=True)
@@ -175,29 +255,29 @@ def command(*arguments):
     return CliRunner().invoke(losses_command, list(map(str, arguments)), standalone_mode=False)
 
 
-def test_the_command_scores_data_and_probe_and_reports(data, model, tmp_path):
+def test_the_command_scores_data_and_probe_and_reports(data, probe, model, tmp_path):
     base = save_model(tmp_path / "base", seed=1)
-    shared = ["--data", data, "--probe", data, "--limit", 8]
+    shared = ["--data", data, "--probe", probe, "--limit", 8]
     told = command("--model", base, "--out", tmp_path / "of-base", *shared)
     assert told.exception is None
     first, second, *_ = told.stdout.splitlines()
     assert first.startswith(f"data: {data}, rows: 8, tokens scored: ")
-    assert second.startswith(f"probe: {data}, rows: 8, tokens scored: ")
+    assert second.startswith(f"probe: {probe}, rows: 8, tokens scored: ")
     ours = ["--model", model, "--out", tmp_path / "out", "--base", tmp_path / "of-base", *shared]
     for _ in range(2):  # scored, then only reported
         told = command(*ours, "--json")
         assert told.exception is None
         document = json.loads(told.stdout)
-        assert document["scored"]["data"]["counts"] == document["scored"]["probe"]["counts"]
+        assert document["scored"]["probe"]["counts"]["rows"] == 8
         assert document["scored"]["data"]["state"] == "complete"
         assert document["report"]
-    same(rows_of(tmp_path / "out" / "probe"), rows_of(tmp_path / "out"))
+    same(rows_of(tmp_path / "out" / "probe"), list(expected(model, probe))[:8])
 
 
-def test_the_command_tells_two_arms_under_one_cut(data, model, tmp_path):
+def test_the_command_tells_two_arms_under_one_cut(data, probe, model, tmp_path):
     models = {"a": model, "b": save_model(tmp_path / "m-b", seed=2)}
     base = save_model(tmp_path / "m-0", seed=1)
-    shared = ["--data", data, "--probe", data, "--limit", 8]
+    shared = ["--data", data, "--probe", probe, "--limit", 8]
     for name in models:  # the base model is asked of each arm's data, here the same
         told = command("--model", base, "--out", tmp_path / f"{name}-0", *shared)
         assert told.exception is None
@@ -209,7 +289,7 @@ def test_the_command_tells_two_arms_under_one_cut(data, model, tmp_path):
     assert told.exception is None
     lines = told.stdout.splitlines()
     assert lines[2].startswith(f"{tmp_path / 'a'}: data: {data}, rows: 8, tokens scored: ")
-    assert lines[3].startswith(f"{tmp_path / 'a'}: probe: {data}, rows: 8, tokens scored: ")
+    assert lines[3].startswith(f"{tmp_path / 'a'}: probe: {probe}, rows: 8, tokens scored: ")
     document = json.loads(command(*ours, "--json").stdout)
     assert document["beside"][str(tmp_path / "a")]["data"]["model"] == str(model)
     for section in document["report"]["sections"]:

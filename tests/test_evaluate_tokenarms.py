@@ -5,7 +5,7 @@ import pytest
 from curate.errors import CurateError
 from curate.evaluate.tokenarms import arm_names
 from curate.evaluate.tokenview import report
-from tests.token_scores import both, flat, random_samples, sample, write
+from tests.token_scores import both, flat, random_samples, sample, say, write
 
 RANDOM = {"draws": 20}
 
@@ -161,7 +161,7 @@ gap in mean NLL  groups                      gap  composition  within groups
                  tenths of base entropy               +0.9988        +0.0000
                  easy at base or not                  +0.4169        +0.5819
 
-[]: 95 % intervals, samples drawn 1,000 times, cuts held fixed
+[]: 95 % intervals, samples (not problems) drawn 1,000 times, cuts held fixed
 """
 
 
@@ -188,20 +188,20 @@ def twice(x, y):
 
 
 def of_two_bases(x, y):
-    (y[1] / "losses.json").write_text('{"model": "n"}')
+    say(y[1], model="n", settings={"model": {"sha256": "n"}, "data": "y"})
     told = f"as {x[1]} (m), found another (n)"
     return (x, [y]), f"{y[1]}: expected scores of one base model, {told}"
 
 
 def the_same_scored_twice(x, y):
     for folder in (x[0], y[0]):
-        (folder / "losses.json").write_text('{"settings": {"model": {"sha256": "1"}, "data": "2"}}')
+        say(folder, settings={"model": {"sha256": "1"}, "data": "2"})
     told = f"other data or of another model than {x[0]}, found the same of both"
     return (x, [y]), f"{y[0]}: expected scores of {told}"
 
 
 def unfinished(x, y):
-    (y[0] / "losses.json").write_text('{"model": "y", "state": "running"}')
+    say(y[0], state="running")
     told = "found a scoring that is running (the same command goes on with it)"
     return (x, [y]), f"{y[0]}: expected scores that are whole, {told}"
 

@@ -127,6 +127,14 @@ def test_cuts_do_not_depend_on_how_tokens_are_shared_among_teachers(tmp_path):
         assert hard.share <= int(percent) / 100
 
 
+def test_too_many_teachers_are_no_teachers(tmp_path):
+    most, more = ([sample(f"t{at}", [1.0]) for at in range(count)] for count in (64, 65))
+    assert len(report(write(tmp_path / "most", most), None, draws=2).sections[0].gaps) == 64
+    with pytest.raises(CurateError) as error:
+        report(write(tmp_path / "more", more), None)
+    assert str(error.value) == "--teacher: expected at most 64 teachers, found 65"
+
+
 def test_the_probe_is_a_section_of_its_own(tmp_path):
     write(tmp_path / "tuned" / "probe", [sample(None, [2.0])])
     write(tmp_path / "base" / "probe", [sample(None, [3.0])])
@@ -151,10 +159,17 @@ def test_a_whole_page_as_it_is_printed(tmp_path):
 
 BROKEN = {
     "no scores": (lambda f: (f / "losses.json").unlink(), "found no losses.json"),
-    "no JSON": (lambda f: (f / "losses.json").write_text("{"), "losses.json: expected JSON"),
+    "no JSON": (
+        lambda f: (f / "losses.json").write_text("{"),
+        "losses.json: expected a record of token losses, found none",
+    ),
     "no files": (
         lambda f: [path.unlink() for path in (f / "tokens").iterdir()],
         "expected .parquet files, found none",
+    ),
+    "a file gone": (
+        lambda f: (f / "tokens" / "00001.parquet").unlink(),
+        "expected 4 samples, as losses.json says, found 3",
     ),
     "cut file": (
         lambda f: (f / "tokens" / "00000.parquet").write_bytes(b"PAR1"),
@@ -165,7 +180,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_folder_that_is_broken(tmp_path, case):
-    folder = write(tmp_path / "tuned", [sample("A", [1.0])])
+    folder = write(tmp_path / "tuned", [sample("A", [1.0])] * 4)
     spoil, message = BROKEN[case]
     spoil(folder)
     with pytest.raises(CurateError) as error:

@@ -5,6 +5,8 @@ import signal
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +19,11 @@ from curate.errors import CurateError
 from curate.rendering import Renderer
 from curate.samples import open_samples
 from curate.tokenkinds import KINDS, token_kinds
+from curate.train.audit import Audit
 from curate.train.masks import Mask, mask_of
 from curate.train.ordering import shuffled
+from curate.train.preparing import Plan
+from curate.train.preparing import prepare as to_tokens
 from tests.command_line import invoke, only_line
 from tests.training_runs import Runs, account_of, asked, losses, prepare
 
@@ -193,6 +198,88 @@ def test_a_random_mask_takes_as_many_tokens_of_the_trace(tokens, seed, row, span
     assert np.array_equal(drawn, mask.of(sample, rendered))
     other = Mask(spans=spans, random=True, seed=seed + 1).of(sample, rendered)
     assert not marked.any() or not np.array_equal(drawn, other)
+
+
+@given(row=st.integers(0, 23), spans=st.booleans(), share=st.floats(0, 1))
+def test_of_a_row_that_is_cut_as_many_tokens_are_drawn_as_are_marked(tokens, row, spans, share):
+    sample, rendered = tokens[row]
+    kept = int(share * len(rendered.input_ids))
+    marked = Mask(spans=spans).of(sample, rendered, kept)
+    drawn = Mask(spans=spans, random=True).of(sample, rendered, kept)
+    assert len(marked) == len(drawn) == len(rendered.input_ids)
+    assert drawn.sum() == marked.sum() == Mask(spans=spans).of(sample, rendered)[:kept].sum()
+    assert not drawn[kept:].any() and not marked[kept:].any()
+    assert np.isin(token_kinds(rendered, sample)[drawn], TRACE).all()
+
+
+def prepared(ground, path, mask, data=None, spans="branches", **plan):
+    """A dataset as a trainer gets it under a mask, and what the audit says."""
+    tokenizer = AutoTokenizer.from_pretrained(ground / "model")
+    samples = open_samples(data or ground / "dataset", steps=data is None, spans=spans)
+    plan = Plan(mask=mask, **plan)
+    audit = Audit(tokenizer, limit=plan.limit, overlength=plan.overlength)
+    made = to_tokens(samples, Renderer(tokenizer), audit, plan, path)
+    return made, audit.report()
+
+
+def test_a_random_mask_leaves_as_much_of_cut_rows_as_the_mask_that_it_controls(
+    ground, tokens, tmp_path
+):
+    sizes = sorted(len(rendered.input_ids) for _, rendered in tokens)
+    limit, trained = sizes[len(sizes) // 4], []
+    for random in (False, True):
+        made, report = prepared(
+            ground,
+            tmp_path / f"{random}.arrow",
+            Mask(random=random),
+            limit=limit,
+            overlength="truncate",
+        )
+        assert report.errors == []
+        rows = list(made.dataset())
+        trained.append([sum(label != -100 for label in row["labels"]) for row in rows])
+        assert made.masked_tokens > 0 < made.lost_tokens
+        assert made.trained_tokens == sum(trained[-1])
+        assert made.trained_tokens + made.masked_tokens == report.tokens["trained"]
+    assert trained[0] == trained[1]
+
+
+def parquet(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_rows_that_a_mask_leaves_nothing_of_are_findings(ground, tmp_path, random):
+    """Cut within a thought that is marked as a whole, its tag a part of the prompt."""
+    rows = [
+        {"prompt": "2 + 2 <think>", "completion": "x" * size + "</think>4", "spans": [(0, size)]}
+        for size in (5, 99, 98)
+    ]
+    made, report = prepared(
+        ground,
+        tmp_path / "all.arrow",
+        Mask(spans=True, random=random),
+        data=parquet(tmp_path / "rows.parquet", [*rows, rows[0] | {"spans": []}]),
+        spans="spans",
+        limit=60,
+        overlength="truncate",
+    )
+    (finding,) = report.errors
+    assert (finding.check, finding.rows) == ("fully_masked", 2)
+    assert [example.row for example in finding.examples] == [1, 2]
+    assert made.trained_tokens + made.masked_tokens == report.tokens["trained"]
+    assert made.rows == 4
+
+
+def test_keys_that_are_places_are_told(ground, tmp_path):
+    assert not prepared(ground, tmp_path / "keyed.arrow", None)[0].positional
+    rows = [{"prompt": "?", "completion": "4"}, {"prompt": "??", "completion": "5"}]
+    for name, ids, positional in (("ids", ["#0", "#1"], False), ("none", [None, "b"], True)):
+        table = [row | {"id": id} for row, id in zip(rows, ids, strict=True)]
+        data = parquet(tmp_path / f"{name}.parquet", table)
+        made, _ = prepared(ground, tmp_path / f"{name}.arrow", None, data=data, spans=None)
+        assert made.positional is positional
 
 
 @given(st.sets(st.text(max_size=3), min_size=1), st.data(), st.integers(0, 9), st.integers(0, 9))

@@ -56,7 +56,7 @@ def test_a_clean_row_is_clean(sample, template):
 def test_any_row_is_clean_where_the_template_copies_it(texts):
     trace, answer, prompt = texts
     report = audited(tokenizer(), [row(trace, answer.strip(), prompt=prompt)])
-    assert report.errors == []
+    assert (report.errors, report.notes) == ([], [])
 
 
 def leak(rendered, labels):
@@ -231,6 +231,97 @@ def test_a_planted_defect_is_caught_and_nothing_else_is_reported(name):
     options, change, expected = PLANTED[name]
     report = audited(tokenizer(**options), change=change)
     assert found(report) == expected
+
+
+ENDS = "The token <|im_end|> ends a turn."
+NO_EOS = BEGIN + CONTENT + "{{ '\n' }}{% endfor %}" + ASK
+
+
+@pytest.mark.parametrize(
+    ("sample", "told"),
+    [
+        (row(ENDS), '1 time before the answer ends, first behind "<think>\\nThe token "'),
+        (row(ENDS, ""), '1 time before the answer ends, first behind "<think>\\nThe token "'),
+        (row(answer=ENDS), '\\n</think>\\n\\nThe token "'),
+        (row(None, ENDS), '1 time before the answer ends, first behind "The token "'),
+        (row(ENDS, ENDS), '2 times before the answer ends, first behind "<think>\\nThe token "'),
+        (row(ENDS, prompt="plain: ?"), 'first behind "<think>\\nThe token "'),
+    ],
+)
+def test_a_quoted_eos_would_teach_to_stop_there(sample, told):
+    report = audited(tokenizer(), [sample])
+    assert report.notes == []
+    check, words = found(report)
+    assert check == "eos_inside"
+    assert words.startswith("<|im_end|> is in the loss ") and words.endswith(told), words
+
+
+def test_an_eos_that_is_not_learned_or_ends_the_answer_is_none_inside():
+    def hidden(rendered, labels):
+        return np.where(np.arange(len(labels)) == first_end(rendered), -100, labels)
+
+    def first_end(rendered):
+        ends = np.flatnonzero(rendered.input_ids == rendered.input_ids[-2])
+        return int(ends[ends >= rendered.prompt_tokens][0])
+
+    masked = audited(tokenizer(), [row(ENDS)], change=hidden)
+    assert found(masked)[0] == "trace_altered"  # only that a token of it is not learned
+    for plain in ("plain: ?", "2 + 2?"):
+        sample = row(answer="It is 4.<|im_end|>", prompt=plain)
+        assert audited(tokenizer(), [sample]).errors == []
+    asked = row(prompt="What is <|im_end|> for?")
+    assert audited(tokenizer(), [asked]).errors == []
+
+
+@pytest.mark.parametrize("trace", [ENDS, "x", "", None])
+def test_without_an_answer_eos_is_searched_behind_the_trace(trace):
+    missing = audited(tokenizer(NO_EOS), [row(trace, "")])
+    told = {finding.check for finding in missing.errors}
+    assert told == {"eos_missing"} | ({"eos_inside"} if trace == ENDS else set())
+
+
+def test_a_thought_that_runs_into_the_answer_is_a_note():
+    unclosed = BEGIN + "{{ m.content.replace('</think>', '') }}" + END + ASK
+    report = audited(tokenizer(unclosed))
+    assert report.errors == []
+    assert found(report) == (
+        "thought_not_closed",
+        'nothing but "\\n\\n\\n" stands between thought and answer',
+    )
+    for sample in (row(None), row(answer=""), row("", "4")):
+        assert audited(tokenizer(unclosed), [sample]).notes == []
+    bracketed = BEGIN + "{{ m.content.replace('</think>', '[end]') }}" + END + ASK
+    assert audited(tokenizer(bracketed)).notes == []
+
+
+TWICE = (
+    "{% set parts = m.content.split('</think>') %}{{ parts[0] }}</think>{{ parts[0] + parts[-1] }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (TWICE, '"Let me see, é 漢字.\\n\\nWait, is it 5?\\n\\nNo, i…"'),
+        (CONTENT + "{{ ' Thanks!' if m.role == 'assistant' }}", '"Thanks!"'),
+        ("{{ m.content.replace('</think>', '</think>\n**Answer:** ') }}", '"**Answer:**"'),
+        ("{{ m.content.replace('<think>', 'Well. <think>') }}", '"Well."'),
+        (CONTENT + "{% if m.role == 'assistant' %}<|im_end|>\nNow you.{% endif %}", '"Now you."'),
+    ],
+)
+def test_what_else_is_in_the_loss_is_a_note(content, told):
+    report = audited(tokenizer(BEGIN + content + END + ASK))
+    assert report.errors == []
+    assert found(report) == ("other_in_loss", told)
+
+
+def test_what_names_a_channel_is_no_other_text():
+    """A word or two beside a special token, in front of thought or answer."""
+    said = (
+        "{{ m.content.replace('<think>', ' to=self<|end|>').replace('</think>', '<|end|>final') }}"
+    )
+    report = audited(tokenizer(BEGIN + said + END + ASK))
+    assert (report.errors, report.notes) == ([], [])
 
 
 def test_blanks_that_the_template_trims_are_a_note():

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -71,6 +72,26 @@ def test_a_length_cut_that_nobody_asked_for_is_caught():
     assert [finding.check for finding in nothing.errors] == ["fully_masked"]
 
 
+def test_rows_that_a_mask_leaves_nothing_of_are_counted_and_named():
+    audit, tok = Audit(tokenizer(), limit=60, overlength="truncate"), tokenizer()
+    for sample, all_of_it in zip(three(), (False, True, True), strict=True):
+        rendered, labels = labelled(tok, sample)
+        hidden = np.full(len(labels), all_of_it)
+        hidden[60:] = False  # what is cut is not trained on anyway
+        audit.see(sample, rendered, labels, hidden)
+    report = audit.report()
+    (finding,) = report.errors
+    assert (finding.check, finding.rows, finding.by_teacher) == (
+        "fully_masked",
+        2,
+        {"t0": 1, "t1": 1},
+    )
+    assert finding.examples[0].line() == (
+        "row 1 (id1, teacher t1): the mask takes all of the 35 tokens that were in the loss"
+    )
+    assert report.tokens["trained"] == 3 * 35  # as without the mask
+
+
 def test_the_report_counts_rows_and_tokens_and_names_three_examples():
     template = BEGIN + STRIPS + END + ASK
     report = audited(tokenizer(template), [row(index=n, teacher=f"t{n % 2}") for n in range(5)])
@@ -118,23 +139,23 @@ def shown(sample, tok, labels=None):
 def test_a_sample_is_shown_with_what_is_in_the_loss_in_colour():
     text, styles = shown(row("é 漢🙂\x1b[31m", teacher=None), tokenizer())
     assert text == (
-        "row 0 (id0): in the loss like this, not like this\n<|im_start|>user\n2 + 2?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\né 漢🙂\\x1b[31m\n</think>\n\nIt is 4.<|im_end|>\n"
+        "row 0 (id0): in the loss ⟦like this⟧, not like this\n<|im_start|>user\n2 + 2?<|im_end|>\n"
+        "<|im_start|>assistant\n⟦<think>\né 漢🙂\\x1b[31m\n</think>\n\nIt is 4.<|im_end|>\n⟧"
     )
     assert styles["<think>\né 漢🙂\\x1b[31m\n</think>\n\nIt is 4.<|im_end|>\n"] == "bold green"
-    assert styles[text[text.index("<|im_start|>") : text.index("<think>")]] == "dim"
+    assert styles[text[text.index("<|im_start|>") : text.index("⟦<think>")]] == "dim"
 
 
 def test_of_long_parts_the_middle_is_left_out_and_its_length_said():
     text, _ = shown(row("a" * 50 + "b" * 5000 + "c" * 50), tokenizer(bos=True))
     left_out = 8 + 5100 + 11 + 8 + 2 - 80
     assert f"aaa\n[… {left_out:,} tokens …]\nccc" in text
-    assert text.count("a") < 60 and text.endswith("It is 4.<|im_end|>\n")
+    assert text.count("a") < 60 and text.endswith("It is 4.<|im_end|>\n⟧")
     cut, styles = shown(row(), tokenizer(), 60)
-    assert cut.endswith("\n[46 tokens cut off]")
+    assert cut.endswith("⟧\n[46 tokens cut off]")
     assert styles["\n[46 tokens cut off]"] == "bold red"
     plain, _ = shown(row(prompt="plain: ?"), tokenizer(bos=True))
-    assert "like this\n<s>plain: ?<think>" in plain
+    assert "like this\n<s>plain: ?⟦<think>" in plain
 
 
 def qwen():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from curate.train import checkpoints
 from curate.train.checkpoints import schedule
+from tests.command_line import tree
 from tests.conftest import ROOT
 from tests.tiny_models import STRIPS_THOUGHTS
 from tests.training_runs import Runs, account_of, asked, prepare
@@ -26,6 +28,7 @@ WEIGHTS = [
     *("chat_template.jinja", "config.json", "curate.json", "generation_config.json"),
     *("model.safetensors", "tokenizer.json", "tokenizer_config.json", "training_args.bin"),
 ]
+TRAINED = ["--max_steps", 23, "--per_device_train_batch_size", 1]
 STATE = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"]
 
 
@@ -45,7 +48,7 @@ def runs(tmp_path_factory):
 def trained(ground, runs, tmp_path_factory):
     """A run of 23 steps."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    done = runs(run, *asked(ground, "--max_steps", 23, "--per_device_train_batch_size", 1))
+    done = runs(run, *asked(ground, *TRAINED))
     assert done.returncode == 0, done.stderr
     return run
 
@@ -124,6 +127,21 @@ def fake(run: Path, step: int, state: str | None, *files: str) -> Path:
     if state is not None:
         checkpoints.write_mark(path, {"step": step, "state": state})
     return path
+
+
+def test_checkpoints_without_a_state_are_not_trained_over(ground, trained, runs, tmp_path):
+    """As where the newest was moved away: to start anew would remove the others."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / "checkpoint-23")
+    account = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(account | {"state": "running"}))
+    before = tree(run / "checkpoint-20")
+    done = runs(run, *asked(ground, *TRAINED))
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {run}: expected a checkpoint with its state to go on from, found weights alone at "
+        "10, 20; --overwrite starts anew"
+    )
+    assert tree(run / "checkpoint-20") == before
 
 
 def test_what_is_not_whole_or_lies_behind_is_removed(tmp_path):

@@ -13,11 +13,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("trl")
 
+from curate.errors import CurateError  # noqa: E402
 from curate.rendering import Renderer  # noqa: E402
 from curate.samples import open_samples  # noqa: E402
 from curate.train.audit import Audit  # noqa: E402
 from curate.train.collating import NAMES, Collator  # noqa: E402
 from curate.train.ordering import shuffled  # noqa: E402
+from curate.train.packs import check_apart  # noqa: E402
 from curate.train.preparing import Plan, _batch, _packed, _Record, prepare  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
@@ -197,3 +199,45 @@ def test_an_epoch_of_packed_rows_has_each_row_once(begin):
     assert set(each["step"]) == {3}
     assert each["tokens"].sum() == arm.account["seen_trained_tokens"]
     assert arm.account["seen_trained_tokens"] == 3 * arm.account["arm"]["trained_tokens"]
+
+
+# Architectures that would mix documents, and say nothing or something of it.
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+HEADS = {"num_key_value_heads": 1, "intermediate_size": 64, "head_dim": 16}
+MAMBA = {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1}
+EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+
+
+def tried(kind, changes):
+    config = transformers.AutoConfig.for_model(kind, **changes)
+    transformers.set_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    check_apart(model, Collator(0, packed=True), 64)
+    assert model.training == transformers.AutoModelForCausalLM.from_config(config).training
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen3", SMALL | HEADS),
+        ("llama", SMALL | HEADS),
+        ("gpt2", {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}),
+        ("gemma3_text", SMALL | HEADS),
+    ],
+)
+def test_architectures_that_keep_documents_apart_are_packed(kind, changes):
+    tried(kind, changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("gpt_oss", SMALL | HEADS | EXPERTS, "GptOssForCausalLM .*mixes them: logits change by"),
+        ("mamba2", SMALL | MAMBA, "Mamba2ForCausalLM .*mixes them: logits change by"),
+        ("bloom", {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 2}, "mixes them"),
+    ],
+)
+def test_architectures_that_mix_documents_are_refused(kind, changes, said):
+    with pytest.raises(CurateError, match=f"^--packing: expected documents that .*{said}"):
+        tried(kind, changes)

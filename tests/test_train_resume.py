@@ -142,7 +142,7 @@ def test_a_run_does_not_go_on_with_other_settings(ground, runs, whole, more, sai
 def test_a_run_does_not_go_on_with_other_data_versions_or_processes(ground, runs, whole, tmp_path):
     run = tmp_path / "run"
     for part, name, was in (
-        ("data", "digest", "0"),
+        ("data", "sha256", "0"),
         ("versions", "torch", "1.0"),
         ("settings", "processes", 2),
     ):
@@ -178,7 +178,7 @@ def test_overwrite_starts_anew(ground, runs, whole, tmp_path):
     done = runs(run, *asked(ground), "--max_steps", 2, "--overwrite")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in run.iterdir()) == [
-        *("README.md", "audit.json", "checkpoint-2", "curves.png", "metrics.jsonl", "run.json"),
+        *("audit.json", "checkpoint-2", "curves.png", "metrics.jsonl", "run.json"),
         "token_losses",
     ]
     assert account_of(run)["steps"] == 2

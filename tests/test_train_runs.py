@@ -1,6 +1,7 @@
 """Whole runs of `curate train`: what is read, refused, left and said."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from tests.command_line import only_line, tree
 from tests.tiny_models import STRIPS_THOUGHTS
 from tests.training_runs import account_of, asked, losses, prepare
 
-LEFT = ["README.md", "audit.json", "checkpoint-2", "curves.png", "metrics.jsonl", "run.json"]
+LEFT = ["audit.json", "checkpoint-2", "curves.png", "metrics.jsonl", "run.json"]
 LEFT += ["token_losses"]
 
 
@@ -82,7 +83,7 @@ def test_a_check_leaves_its_audit_alone(train, tmp_path):
     done = train("--check")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines()[0].startswith("24 rows: ")
-    assert "in the loss like this, not like this" in done.stderr
+    assert "in the loss ⟦like this⟧, not like this" in done.stderr
     assert names(tmp_path / "run") == ["audit.json"]
     audit = json.loads((tmp_path / "run/audit.json").read_text())
     assert (audit["rows"], audit["errors"], audit["limit"]) == (24, [], 2048)
@@ -107,7 +108,7 @@ def test_a_stock_template_that_strips_thoughts_is_refused_with_a_hint(train):
     (at,) = (n for n, line in enumerate(told) if line.startswith("error: trace_altered: 24 of 24"))
     hint = next(line for line in told[at:] if "hint:" in line)
     assert hint.startswith("  hint: --chat_template_path ")
-    assert hint.endswith("deepseek_r1_distill_training.jinja (TRL's, for training)")
+    assert hint.endswith("deepseek_r1_distill_training (TRL's, for training)")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_no_row_within_the_limit_is_one_line(train, ground, tmp_path):
     done = train("--max_length", 20, "--overlength", "drop")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
-        f"error: {ground / 'dataset'}: expected rows to train on, found none within the limit"
+        f"error: {ground / 'dataset'}: expected rows to train on, all are over the limit"
     )
     assert names(tmp_path / "run") == ["audit.json"]
 
@@ -254,3 +255,53 @@ def test_messages_train(train, tmp_path):
 def test_token_losses_can_be_left_out(train, tmp_path):
     assert train("--no-token-losses").returncode == 0
     assert names(tmp_path / "run") == LEFT[:-1]
+
+
+def test_what_is_odd_about_rows_is_told(train, tmp_path):
+    user, said = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
+    thought = {"role": "assistant", "content": "<think>\na\n</think>\n\n4"}
+    talks = [[user, said, user, thought], [user, thought], [user, said]]
+    pq.write_table(pa.table({"messages": talks}), tmp_path / "talks.parquet")
+    done = train("--data", tmp_path / "talks.parquet", "--order", "shuffled", "--check")
+    assert done.returncode == 0
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: 1 of 3 rows have earlier messages of the assistant: the loss is on the last one "
+        "alone",
+        "note: 1 of 3 rows have no thought",
+        "note: --order shuffled: rows without ids are shuffled by their place, so arms take the "
+        "rows they share in different orders; --id names a column of ids",
+        "note: no steps are known, so losses are told by thought and answer; `curate scan --steps` "
+        "finds them, and --steps-from names a scan that did",
+    ]
+
+
+def test_a_mask_is_told_before_the_first_step(train):
+    done = train("--mask", "branch-steps", "--check", "--json")
+    assert json.loads(done.stdout)["errors"] == []
+    assert "\nmask: " in done.stderr and "⟧" in done.stderr
+
+
+def test_a_run_stands_outside_of_its_dataset(train, ground):
+    inside = ground / "dataset" / "run"
+    line = only_line(train("--output-dir", inside))
+    assert line == f"{inside}: expected a folder outside of the dataset {ground / 'dataset'}"
+    assert not inside.exists()
+
+
+def test_weights_that_are_not_there_hint_at_a_random_start(train, ground, tmp_path):
+    bare = shutil.copytree(ground / "model", tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    done = train("--model", bare, "--no_from_config")
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith(f"error: --model {bare}: no weights can be loaded: ")
+    assert told.endswith("; --from_config starts from random ones")
+
+
+def test_a_model_with_too_few_embeddings_is_refused_before_the_audit(train, ground, tmp_path):
+    small = shutil.copytree(ground / "model", tmp_path / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"vocab_size": 10}))
+    line = only_line(train("--model", small))
+    assert line.startswith(f"--model {small}: expected embeddings for all ")
+    assert line.endswith(" tokens of the tokenizer, the configuration has 10")

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from curate.errors import CurateError  # noqa: E402
 from curate.rendering import Renderer  # noqa: E402
 from curate.samples import Sample  # noqa: E402
-from curate.train.audit import Audit, hint_for, training_twin  # noqa: E402
+from curate.train.audit import Audit  # noqa: E402
+from curate.train.templates import hint_for, load_chat_template, shipped, training_twin  # noqa: E402
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.jinja"))
@@ -169,15 +170,19 @@ def test_what_is_missing_is_said():
 @pytest.mark.parametrize(("name", "twin"), [("deepseek_r1_distill", True), ("deepseekv3", False)])
 def test_a_template_for_training_is_named_where_it_helps(name, twin):
     hints = {finding.check: finding.hint for finding in audited(name, row()).errors}
-    expected = f"--chat_template_path {FOLDER / name}_training.jinja (TRL's, for training)"
+    expected = f"--chat_template_path {name}_training (TRL's, for training)"
     assert hints["trace_altered"] == hints["prompt_not_prefix"] == (expected if twin else None)
 
 
 def test_templates_are_known_by_their_text():
     stock = (FOLDER / "qwen3.jinja").read_text(encoding="utf-8")
-    assert training_twin(stock) == FOLDER / "qwen3_training.jinja"
-    assert str(FOLDER / "qwen3_training.jinja") in hint_for(stock)
+    assert training_twin(stock) == "qwen3_training"
+    assert hint_for(stock) == "--chat_template_path qwen3_training (TRL's, for training)"
     assert hint_for(stock + " ") is None and training_twin("") is None
+    trained = (FOLDER / "qwen3_training.jinja").read_text(encoding="utf-8")
+    assert load_chat_template("qwen3_training") == shipped()["qwen3_training"] == trained
+    twins = {training_twin(text) for text in shipped().values()} - {None}
+    assert twins == {name for name in TEMPLATES if name.endswith("_training")}
 
 
 @pytest.mark.parametrize(
@@ -186,9 +191,13 @@ def test_templates_are_known_by_their_text():
         ("qwen3", set()),
         ("qwen3_8", set()),
         ("gptoss", set()),  # reads `thinking`, which transformers gives it
+        ("muse_glimmer", set()),  # these three name channels, which are no other text
+        ("gemma4_v5", set()),
+        ("nemotron_3_nano", set()),
         ("llama3", {"trace_altered"}),
     ],
 )
 def test_thoughts_beside_the_content_are_rendered_by_some(name, found):
     report = audited(name, row(ANSWER, reasoning_content=TRACE))
     assert {finding.check for finding in report.errors} == found
+    assert report.notes == []

@@ -35,14 +35,15 @@ def trace(number):
     return "\n\n".join([*steps, *["Alternatively, try again."] * (number % 7)])
 
 
-def write_data(place):
+def write_data(place, first=0):
     """A dataset as it is emitted, with steps; its rows are of very different lengths."""
+    numbers = range(first, first + ROWS)
     columns = {
-        "id": [f"r{n}" for n in range(ROWS)],
-        "problem": [f"What is {n}?" for n in range(ROWS)],
+        "id": [f"r{n}" for n in numbers],
+        "problem": [f"What is {n}?" for n in numbers],
         "teacher": ["A", "B"] * (ROWS // 2),
-        "trace": [trace(n) for n in range(ROWS)],
-        "answer": [f"The answer is {n}." for n in range(ROWS)],
+        "trace": [trace(n) for n in numbers],
+        "answer": [f"The answer is {n}." for n in numbers],
     }
     pq.write_table(pa.table(columns), place / "a.parquet")
     names = [option for name in ("id", "problem", "teacher") for option in (f"--{name}", name)]

@@ -1,6 +1,6 @@
 """Folders of token scores, as `curate losses` writes them, made up for tests of the token view."""
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.evaluate.lossfiles import SCHEMA, file_of, new_record, read_record, write_record
 from curate.evaluate.tokenview import TokenView, report
-
-SCHEMA = pa.schema(
-    {
-        "index": pa.int64(),
-        "key": pa.string(),
-        "teacher": pa.string(),
-        "first": pa.int32(),
-        "token": pa.list_(pa.int32()),
-        "kind": pa.list_(pa.uint8()),
-        "nll": pa.list_(pa.float32()),
-        "entropy": pa.list_(pa.float32()),
-        "rank": pa.list_(pa.int32()),
-    }
-)
 
 
 def sample(teacher: str | None, nll: Sequence[float], **scores: Any) -> dict[str, Any]:
@@ -34,16 +21,30 @@ def sample(teacher: str | None, nll: Sequence[float], **scores: Any) -> dict[str
 
 
 def write(
-    folder: Path, samples: Sequence[dict[str, Any]], file_rows: int = 3, **record: Any
+    folder: Path,
+    samples: Sequence[dict[str, Any]],
+    file_rows: int = 3,
+    *,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Path:
-    """The samples as `curate losses` writes them, some to a file; `record` is what it says."""
+    """The samples as `curate losses` writes them, some to a file; of a model and data so named."""
     (folder / "tokens").mkdir(parents=True)
-    (folder / "losses.json").write_text(json.dumps({"model": folder.name, **record}))
-    rows = [{"index": at, "key": f"a:{at}:0", **each} for at, each in enumerate(samples)]
+    rows = [{"index": at, "key": f"a:{at}:0", "id": None, **one} for at, one in enumerate(samples)]
     for number, start in enumerate(range(0, max(len(rows), 1), file_rows)):
         table = pa.Table.from_pylist(rows[start : start + file_rows], SCHEMA)
-        pq.write_table(table, folder / "tokens" / f"{number:05}.parquet")
+        pq.write_table(table, file_of(folder, number))
+    model = model or folder.name
+    settings = {"model": {"sha256": model}, "data": data or str(folder)}
+    record = new_record(model=model, data=data or str(folder), settings=settings, notes=[])
+    counts = {"rows": len(rows), "teachers": Counter(one["teacher"] or "" for one in samples)}
+    write_record(folder, {**record, "state": "complete", "counts": counts})
     return folder
+
+
+def say(folder: Path, **told: Any) -> None:
+    """Change what a folder says of itself."""
+    write_record(folder, {**read_record(folder), **told})
 
 
 def both(folder: Path, samples: Sequence[dict], base: Sequence[dict], **options: Any) -> TokenView:

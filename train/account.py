@@ -56,7 +56,7 @@ def write(run: Path, account: Account) -> None:
 
 def read(run: Path, option: str) -> Account:
     """The account of a run, which an option names."""
-    path = run if run.name == NAME else run / NAME
+    path = run / NAME
     try:
         found: Account = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

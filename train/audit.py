@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,24 +18,28 @@ from curate.errors import CurateError
 from curate.rendering import Rendered, Renderer
 from curate.samples import Sample
 from curate.terminal import printable, printable_lines
-from curate.train.faults import IGNORED, Fault, Row, faults
+from curate.train.faults import IGNORED, Fault, Row, faults, labels_of
+from curate.train.templates import hint_for, shipped, training_twin
 
 CHECKS = {
     "trace_altered": "the thought or the answer is not trained on letter by letter",
     "thought_opened_twice": "the template opens another thought before the thought",
     "eos_missing": "the model does not learn to stop: no EOS in the loss behind the answer",
+    "eos_inside": "the model would learn to stop there: EOS is in the loss before the answer ends",
     "prompt_not_prefix": "training's prompt is not the one that evaluation will send",
     "prompt_in_loss": "tokens of the prompt are in the loss",
     "fully_masked": "no token is in the loss",
     "overlength": "longer than the limit",
     "pad_is_eos": "the pad token is EOS",
+    "thought_not_closed": "nothing tells the thought's end: no tag stands before the answer",
+    "other_in_loss": "there is text in the loss that is neither thought nor answer",
     "trace_trimmed": "the template left out blanks at the thought's ends",
     "trace_normalised": "the tokenizer writes characters in another form of Unicode (NFC)",
     "bos_doubled": "the row begins with two BOS tokens",
 }
 """All checks, in the order of a report, and what a row that fails one has."""
 
-NOTES = ("trace_trimmed", "trace_normalised", "bos_doubled")
+NOTES = ("thought_not_closed", "other_in_loss", "trace_trimmed", "trace_normalised", "bos_doubled")
 """The checks that do not stop a training."""
 
 CURED_BY_TEMPLATE = ("trace_altered", "thought_opened_twice", "eos_missing", "prompt_not_prefix")
@@ -150,7 +153,6 @@ class Audit:
 
     `limit` is the most tokens a row may have, `overlength` what happens to one that has more: it is
     an error, or is dropped or truncated, and a note then. A note or error names `examples` rows.
-    `chat_template` is what rows are rendered by if that is not the tokenizer's own.
     """
 
     def __init__(
@@ -160,21 +162,26 @@ class Audit:
         limit: int | None = None,
         overlength: str = "error",
         examples: int = 3,
-        chat_template: str | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._limit, self._overlength = limit, overlength
         self._examples = examples
-        self._template = chat_template
         self._found: dict[str, Finding] = {}
         self._tokens: dict[str, _Tokens] = {}
 
-    def see(self, sample: Sample, rendered: Rendered, labels: np.ndarray) -> None:
+    def see(
+        self,
+        sample: Sample,
+        rendered: Rendered,
+        labels: np.ndarray,
+        hidden: np.ndarray | None = None,
+    ) -> None:
         """
         Take a row into account.
 
         `labels` int32[m] are its labels before any are masked on purpose, -100 where a token is not
-        trained on; fewer of them than the row has tokens, and it was cut.
+        trained on; fewer of them than the row has tokens, and it was cut. `hidden` bool[m] are the
+        tokens that are masked on purpose.
         """
         size = len(rendered.input_ids)
         kept = size if self._limit is None else min(size, self._limit)
@@ -186,12 +193,16 @@ class Audit:
         left = labels[:kept] if self._overlength == "truncate" else labels
         tokens = self._tokens.setdefault(sample.teacher or "", _Tokens())
         tokens.lengths.append(len(left))
-        tokens.trained += int((left[1:] != IGNORED).sum())
+        trainable = _trainable(left)
+        tokens.trained += trainable
         # What is cut on request is told as that, and the row is judged as it was before, unless
         # nothing is left to train on.
-        judged = labels if (left[1:] != IGNORED).any() else left
+        judged = labels if trainable else left
         for fault in faults(Row(sample, rendered, judged, self._tokenizer)):
             self._add(sample, fault)
+        if trainable and not _trainable(left, hidden):
+            taken = f"the mask takes all of the {trainable:,} tokens that were in the loss"
+            self._add(sample, Fault("fully_masked", taken))
 
     def report(self) -> AuditReport:
         """What was found in all rows so far."""
@@ -234,21 +245,20 @@ class Audit:
         """TRL's template for training, if the first row that fails a check does not under it."""
         if check not in CURED_BY_TEMPLATE or isinstance(sample.prompt, str):
             return None
-        template = self._template or self._tokenizer.get_chat_template()
-        hint, twin = hint_for(template), training_twin(template)
-        if hint is None or twin is None or check in self._faults_under(twin, sample):
+        template = self._tokenizer.get_chat_template()
+        twin = training_twin(template)
+        if twin is None or check in self._faults_under(shipped()[twin], sample):
             return None
-        return hint
+        return hint_for(template)
 
-    def _faults_under(self, template: Path, sample: Sample) -> set[str]:
-        renderer = Renderer(self._tokenizer, chat_template=template.read_text(encoding="utf-8"))
+    def _faults_under(self, template: str, sample: Sample) -> set[str]:
+        renderer = Renderer(self._tokenizer, chat_template=template)
         try:
             (rendered,) = renderer.render([sample])
         except CurateError:
             return set(CHECKS)
-        labels = rendered.input_ids.copy()
-        labels[: rendered.prompt_tokens] = IGNORED
-        return {fault.check for fault in faults(Row(sample, rendered, labels, self._tokenizer))}
+        row = Row(sample, rendered, labels_of(rendered), self._tokenizer)
+        return {fault.check for fault in faults(row)}
 
     def _of_the_run(self) -> list[Finding]:
         """What is wrong with the tokenizer, whatever the rows are."""
@@ -261,6 +271,12 @@ class Audit:
         return [Finding("pad_is_eos", hint=hint)]
 
 
+def _trainable(labels: np.ndarray, hidden: np.ndarray | None = None) -> int:
+    """How many tokens are in the loss: no token comes before the first one."""
+    inside = labels[1:] != IGNORED
+    return int((inside if hidden is None else inside & ~hidden[1 : len(labels)]).sum())
+
+
 def _together(each: Sequence[_Tokens]) -> dict[str, Any]:
     if not each:
         return {"rows": 0, "total": 0, "trained": 0, "lengths": {}}
@@ -268,24 +284,6 @@ def _together(each: Sequence[_Tokens]) -> dict[str, Any]:
     for one in each:
         every.lengths.extend(one.lengths)
     return every.as_dict()
-
-
-def training_twin(template: str) -> Path | None:
-    """The template for training that TRL ships for a template, None where there is none."""
-    import trl
-
-    folder = Path(trl.__file__).parent / "chat_templates"
-    for twin in sorted(folder.glob("*_training.jinja")):
-        stock = folder / twin.name.replace("_training", "")
-        if stock.is_file() and stock.read_text(encoding="utf-8") == template:
-            return twin
-    return None
-
-
-def hint_for(template: str) -> str | None:
-    """The option that takes TRL's template for training in place of a stock template, or None."""
-    twin = training_twin(template)
-    return None if twin is None else f"--chat_template_path {twin} (TRL's, for training)"
 
 
 def coloured(sample: Sample, rendered: Rendered, labels: np.ndarray, tokenizer: Any) -> Text:
@@ -297,14 +295,17 @@ def coloured(sample: Sample, rendered: Rendered, labels: np.ndarray, tokenizer: 
     """
     named = f" ({printable(sample.id)})" if sample.id is not None else ""
     shown = Text(f"row {sample.index:,}{named}: in the loss", style="default")
-    shown.append(" like this", style="bold green").append(", not ").append("like this", style="dim")
-    shown.append("\n")
+    shown.append(" ").append("⟦like this⟧", style="bold green").append(", not ")
+    shown.append("like this", style="dim").append("\n")
     trained = labels != IGNORED
     ends = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(labels)]
     at = 0
     for start, end in pairwise(ends):
-        style = "bold green" if start < end and trained[start] else "dim"
+        marked = bool(start < end and trained[start])
+        style = "bold green" if marked else "dim"
+        shown.append("⟦" if marked else "", style=style)  # as not everybody sees colours
         at = _show(shown, rendered, tokenizer, start, end, at, style)
+        shown.append("⟧" if marked else "", style=style)
     if len(labels) < len(rendered.input_ids):
         cut = len(rendered.input_ids) - len(labels)
         shown.append(f"\n[{cut:,} tokens cut off]", style="bold red")

@@ -16,7 +16,6 @@ from curate.train import claiming
 from curate.train.asking import Asked
 from curate.train.audit import Audit, AuditReport, coloured
 from curate.train.faults import IGNORED
-from curate.train.masks import Mask
 from curate.train.model import longest
 from curate.train.preparing import Plan, Prepared, labels_of, prepare
 
@@ -38,34 +37,41 @@ class Ready:
     prepared: Prepared
     limit: int | None
 
+    @property
+    def fault(self) -> str | None:
+        """Why there is nothing to train on, None where there is."""
+        if self.report.errors:
+            return "the audit found errors, told above; nothing was trained"
+        return None if self.prepared.rows else "expected rows to train on, all are over the limit"
 
-def check(asked: Asked, say: Say) -> bool:
-    """Audit a dataset without training on it; whether it may be trained on. Leaves `audit.json`."""
+
+def check(asked: Asked, say: Say) -> Ready:
+    """Audit a dataset without training on it. Leaves `audit.json`."""
+    asked.options.sft_config(asked.run)  # raises where the options are not all right
     with ExitStack() as until:
-        claiming.claim(asked.run, until, overwrite=False)
+        claiming.claim(asked.run, asked.data, until, overwrite=False)
         tokenizer = asked.start.tokenizer()
+        asked.start.check(len(tokenizer))
         try:
             found = _ready(asked, asked.samples(), tokenizer, say)
         finally:
             forget_tokens(asked.run)
         claiming.write_audit(asked.run, found.report)
-    _tell(found, tokenizer, asked.mask, say)
-    return not found.report.errors
+    _tell(found, asked, tokenizer, say)
+    return found
 
 
 def audited(
     asked: Asked, samples: Samples, tokenizer: "PreTrainedTokenizerBase", say: Say
 ) -> Ready:
-    """The dataset made ready, if the audit finds no error."""
+    """The dataset made ready; raises CurateError where there is nothing to train on."""
     found = _ready(asked, samples, tokenizer, say)
     claiming.write_audit(asked.run, found.report)
-    _tell(found, tokenizer, asked.mask, say)
-    if not found.report.errors and found.prepared.rows:
-        return found
-    forget_tokens(asked.run)
-    if found.report.errors:
-        raise CurateError(f"{asked.data}: the audit found errors, told above; nothing was trained")
-    raise CurateError(f"{asked.data}: expected rows to train on, found none within the limit")
+    _tell(found, asked, tokenizer, say)
+    if found.fault is not None:
+        forget_tokens(asked.run)
+        raise CurateError(f"{asked.data}: {found.fault}")
+    return found
 
 
 def _ready(asked: Asked, samples: Samples, tokenizer: "PreTrainedTokenizerBase", say: Say) -> Ready:
@@ -85,20 +91,50 @@ def _ready(asked: Asked, samples: Samples, tokenizer: "PreTrainedTokenizerBase",
     return Ready(samples, audit.report(), made, limit)
 
 
-def _tell(found: Ready, tokenizer: "PreTrainedTokenizerBase", mask: Mask | None, say: Say) -> None:
-    """Say what the audit found, and show the first row with its loss mask."""
+def _tell(found: Ready, asked: Asked, tokenizer: "PreTrainedTokenizerBase", say: Say) -> None:
+    """Say what the audit found, and show a row with its loss mask."""
     for line in [*found.samples.notes, *found.report.lines()]:
         say(line)
-    say(_shown(found, tokenizer, mask))
+    known, longest_row = longest(asked.start.config()), found.report.tokens["lengths"]
+    if known is not None and longest_row and longest_row["longest"] > known:
+        say(
+            f"note: the longest row has {longest_row['longest']:,} tokens, and the model's "
+            f"configuration tells of {known:,} positions"
+        )
+    if asked.mask is not None:
+        say(f"mask: {found.prepared.masked_tokens:,} tokens of traces are left out of the loss")
+    made, rows = found.prepared, f"{found.samples.rows:,} rows"
+    if made.earlier_turns:
+        say(
+            f"note: {made.earlier_turns:,} of {rows} have earlier messages of the assistant: the "
+            "loss is on the last one alone"
+        )
+    if made.thoughtless:
+        say(f"note: {made.thoughtless:,} of {rows} have no thought")
+    if found.prepared.positional and asked.options.additions.order == "shuffled":
+        say(
+            "note: --order shuffled: rows without ids are shuffled by their place, so arms take "
+            "the rows they share in different orders; --id names a column of ids"
+        )
+    if not found.samples.has_steps:
+        say(
+            "note: no steps are known, so losses are told by thought and answer; `curate scan "
+            "--steps` finds them, and --steps-from names a scan that did"
+        )
+    if found.prepared.rows:
+        say(_shown(found, asked, tokenizer))
 
 
-def _shown(found: Ready, tokenizer: "PreTrainedTokenizerBase", mask: Mask | None) -> Text:
-    """The first row with its loss mask, in colour."""
-    sample = next(iter(found.samples))
-    (rendered,) = Renderer(tokenizer).render([sample])
+def _shown(found: Ready, asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Text:
+    """The first row that is trained on with its loss mask, in colour."""
+    renderer, drops = Renderer(tokenizer), asked.options.additions.overlength == "drop"
+    for sample in found.samples:
+        (rendered,) = renderer.render([sample])
+        if not drops or found.limit is None or len(rendered.input_ids) <= found.limit:
+            break
     labels = labels_of(rendered)
-    if mask is not None:
-        labels[mask.of(sample, rendered)] = IGNORED
+    if asked.mask is not None:
+        labels[asked.mask.of(sample, rendered, found.limit)] = IGNORED
     return coloured(sample, rendered, labels[: found.limit], tokenizer)
 
 

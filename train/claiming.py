@@ -18,20 +18,22 @@ BEFORE = {AUDIT, ".prepared"}
 """What stands in a folder before its account does."""
 
 OURS = BEFORE | {account.NAME, "metrics.jsonl", "token_losses", "curves.png", "arms.png"}
-OURS |= {"README.md", "runs"}  # the card that TRL writes, and TensorBoard's folder
+OURS |= {"runs"}  # TensorBoard's folder
 
 CHECKPOINT = re.compile(r"checkpoint-\d+")
 PART = re.compile(r"\..+\.part")
 
 
-def claim(run: Path, until: ExitStack, *, overwrite: bool) -> Account | None:
+def claim(run: Path, data: Path, until: ExitStack, *, overwrite: bool) -> Account | None:
     """
     The account of the run that was begun in a folder, None if it is new.
 
-    Raises OutputError for a folder that holds something else, or that another run is writing to;
-    it is held until `until` ends. With `overwrite` what a run left is
-    removed, and nothing else.
+    Raises OutputError for a folder that holds something else, that another run is writing to, or
+    that is inside the dataset, whose files its own would be taken for. It is held until `until`
+    ends. With `overwrite` what a run left is removed, and nothing else.
     """
+    if run.resolve().is_relative_to(data.resolve()):
+        raise OutputError(f"{run}: expected a folder outside of the dataset {data}")
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run}: expected a folder, found a file")
     _hold(run, until)

@@ -5,6 +5,7 @@ Each fault is the name of a check and a few words on what was found. Whether the
 is judged twice: by the characters that the tokens stand for, and by what the labels decode to.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ IGNORED = -100
 PROBE = 16
 """Characters that a text is looked for by, where it is not there as a whole."""
 
+TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+"""A tag of thoughts or answers, in the words of any layout."""
+
+HEADER = 20
+"""Characters that name a channel at the most, as in `<|channel|>analysis<|message|>`."""
+
 QUOTE = 40
 """Characters that are quoted of a text."""
 
@@ -33,6 +40,13 @@ class Fault:
 
     check: str
     found: str
+
+
+def labels_of(rendered: Rendered) -> np.ndarray:
+    """The labels of a row before any mask: the tokens behind the prompt, int32[n]."""
+    labels = rendered.input_ids.astype(np.int32)
+    labels[: rendered.prompt_tokens] = IGNORED
+    return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,11 @@ class Row:
         """Tokens as text, special ones included."""
         decode = self.tokenizer.decode
         return str(decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def special(self, token: int) -> bool:
+        """Whether a token is EOS or another special one."""
+        left: str = self.tokenizer.decode([token], skip_special_tokens=True)
+        return token == self.tokenizer.eos_token_id or not left
 
     def quoted(self, ids: np.ndarray) -> str:
         """The first tokens of some as text in quotes, so many as are worth showing."""
@@ -121,7 +140,53 @@ def _trace_faults(row: Row) -> Iterator[Fault]:
     if answer is not None and (hidden := _hidden(row, answer, len(sample.answer))):
         yield Fault("trace_altered", f"answer not in the loss: {hidden}")
         return
+    if begin is not None and answer is not None:
+        between = rendered.text[begin + len(trace.rstrip()) : answer]
+        if not between.strip():
+            lost = f"nothing but {quoted(between)} stands between thought and answer"
+            yield Fault("thought_not_closed", lost)
+    thought = [] if begin is None else [begin + lead, begin + lead + len(core)]
+    yield from _other_faults(row, [*thought, *([] if answer is None else _span(answer, row))])
     yield from _decoding_faults(row, core)
+
+
+def _span(answer: int, row: Row) -> list[int]:
+    return [answer, answer + len(row.sample.answer)]
+
+
+def _other_faults(row: Row, said: list[int]) -> Iterator[Fault]:
+    """Text in the loss other than what is said, which begins and ends at these places."""
+    last = len(row.rendered.text)
+    if row.rendered.prompt_tokens < len(row.rendered.prompt_ids):
+        return  # an error anyway; a part of the prompt would be told again
+    edges = [row.rendered.completion_start, *said, last]
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if other := _other(row, start, end, headers=end < last):
+            yield Fault("other_in_loss", quoted(other[:QUOTE] + ("…" if other[QUOTE:] else "")))
+            return
+
+
+def _other(row: Row, start: int, end: int, *, headers: bool) -> str:
+    """The first text among tags and special tokens; `headers` beside these may name a channel."""
+    parts = _between_special(row, start, end)
+    for part in parts:
+        words = TAG.sub("\n", part).strip()
+        header = headers and len(parts) > 1 and len(words) <= HEADER
+        if words and not header:
+            return words
+    return ""
+
+
+def _between_special(row: Row, start: int, end: int) -> list[str]:
+    """The characters [start, end) of the text without special tokens: what stands between them."""
+    text, (starts, ends) = row.rendered.text, row.rendered.offsets.T
+    parts, at = [], start
+    for token in np.flatnonzero((starts >= start) & (starts < ends) & (ends <= end)):
+        if not row.special(row.rendered.input_ids[token]):
+            continue
+        parts.append(text[at : starts[token]])
+        at = int(ends[token])
+    return [*parts, text[at:end]]
 
 
 def _opened_before(rendered: Rendered, begin: int) -> str:
@@ -213,18 +278,39 @@ def _eos_faults(row: Row) -> Iterator[Fault]:
     if eos is None:
         yield Fault("eos_missing", "the tokenizer has no EOS token")
         return
-    answer = answer_start(rendered, row.sample)
-    end = rendered.completion_start if answer is None else answer + len(row.sample.answer)
-    starts, ends = rendered.offsets.T
-    before = np.flatnonzero((starts < end) & (ends > starts))
-    behind = slice(int(before[-1]) + 1 if len(before) else 0, None)
-    if eos in row.labels[behind]:
-        return
     name = row.tokenizer.eos_token
-    if eos in rendered.input_ids[behind]:
+    starts, ends = rendered.offsets.T
+    before = np.flatnonzero((starts < _said_until(row)) & (ends > starts))
+    behind = int(before[-1]) + 1 if len(before) else 0
+    inside = np.flatnonzero(row.labels[rendered.prompt_tokens : behind] == eos)
+    if len(inside):
+        yield Fault("eos_inside", _stops(row, inside + rendered.prompt_tokens))
+    if eos in row.labels[behind:]:
+        return
+    if eos in rendered.input_ids[behind:]:
         yield Fault("eos_missing", f"{name} is there, but not in the loss")
     else:
-        yield Fault("eos_missing", _ending(row, rendered.input_ids[behind]))
+        yield Fault("eos_missing", _ending(row, rendered.input_ids[behind:]))
+
+
+def _said_until(row: Row) -> int:
+    """The character that the answer ends at, the trace without one; EOS that ends it is no part."""
+    sample, rendered = row.sample, row.rendered
+    if (answer := answer_start(rendered, sample)) is not None:
+        return answer + len(sample.answer.removesuffix(row.tokenizer.eos_token))
+    trace = trace_start(rendered, sample)
+    return (
+        rendered.completion_start if trace is None else trace + len((sample.trace or "").rstrip())
+    )
+
+
+def _stops(row: Row, inside: np.ndarray) -> str:
+    """Where some tokens that are EOS stand."""
+    rendered, times = row.rendered, f"{len(inside):,} time{'s' if len(inside) > 1 else ''}"
+    at = int(rendered.offsets[inside[0], 0])
+    begin = max(rendered.completion_start, at - QUOTE)
+    words = f"is in the loss {times} before the answer ends, first behind"
+    return f"{row.tokenizer.eos_token} {words} {quoted(rendered.text[begin:at])}"
 
 
 def _ending(row: Row, ids: np.ndarray) -> str:

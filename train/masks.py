@@ -15,9 +15,7 @@ import numpy as np
 from curate.errors import CurateError
 from curate.rendering import Rendered
 from curate.samples import Sample
-from curate.tokenkinds import KINDS, in_spans, token_kinds
-
-BRANCH, OF_TRACE = KINDS.index("branch"), [KINDS.index(k) for k in ("branch", "step", "thought")]
+from curate.tokenkinds import BRANCH, STEP, THOUGHT, in_spans, token_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +26,15 @@ class Mask:
     random: bool = False  # as many of the trace's instead
     seed: int = 0
 
-    @property
-    def option(self) -> str:
-        """The option that asked for it."""
-        return "--mask-spans" if self.spans else "--mask"
-
-    def of(self, sample: Sample, rendered: Rendered) -> np.ndarray:
-        """The tokens to mask: bool[n]."""
+    def of(self, sample: Sample, rendered: Rendered, kept: int | None = None) -> np.ndarray:
+        """The tokens to mask among the first `kept` ones, or among all: bool[n]."""
         kinds = token_kinds(rendered, sample)
         marked = self._marked(sample, rendered, kinds)
+        marked[kept if kept is not None else len(marked) :] = False
         if not self.random:
             return marked
-        return _as_many(np.flatnonzero(np.isin(kinds, OF_TRACE)), marked, self.seed, sample.key)
+        of_trace = np.isin(kinds[:kept], (BRANCH, STEP, THOUGHT))
+        return _as_many(np.flatnonzero(of_trace), marked, self.seed, sample.key)
 
     def _marked(self, sample: Sample, rendered: Rendered, kinds: np.ndarray) -> np.ndarray:
         if not self.spans:

@@ -1,5 +1,6 @@
 """The tokenizer and the model that a run starts from: weights, or a configuration and a seed."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +61,22 @@ class Start:
         loaded: PretrainedConfig = self._loaded("configuration", AutoConfig)
         return loaded
 
+    def check(self, vocabulary: int) -> None:
+        """Raise CurateError where the configuration has too few embeddings, before all else."""
+        size = self.config().get_text_config().vocab_size
+        if size < vocabulary:
+            raise CurateError(
+                f"--model {self.name}: expected embeddings for all {vocabulary:,} tokens of the "
+                f"tokenizer, the configuration has {size:,}"
+            )
+
     def load(self, vocabulary: int) -> "PreTrainedModel":
         """The model, which must have embeddings for so many tokens."""
         if self.options.additions.from_config:
             loaded = self._random()
         else:
             loaded = self._loaded("weights", AutoModelForCausalLM, **self.options.model_kwargs())
-        if (size := loaded.get_input_embeddings().weight.shape[0]) < vocabulary:
+        if (size := _shape(loaded.get_input_embeddings().weight)[0]) < vocabulary:
             raise CurateError(
                 f"{self.name}: expected embeddings for all {vocabulary:,} tokens of the "
                 f"tokenizer, found {size:,}"
@@ -79,23 +89,31 @@ class Start:
         """Random weights, which the seed decides."""
         set_seed(self.seed)
         kwargs = self.options.model_kwargs()
-        chosen = {k: v for k, v in kwargs.items() if k in ("attn_implementation",)}
+        known = {"dtype", "attn_implementation", "revision", "trust_remote_code"}
+        if unread := sorted(kwargs.keys() - known):
+            raise CurateError(f"--from_config: expected without {', '.join(unread)}")
         dtype = kwargs.get("dtype")
-        chosen["dtype"] = torch.float32 if dtype in (None, "auto") else getattr(torch, str(dtype))
-        return AutoModelForCausalLM.from_config(self.config(), **chosen)
+        chosen = {"dtype": torch.float32 if dtype in (None, "auto") else _dtype(str(dtype))}
+        if "attn_implementation" in kwargs:
+            chosen["attn_implementation"] = kwargs["attn_implementation"]
+        try:
+            return AutoModelForCausalLM.from_config(self.config(), **chosen)
+        except LOADING as error:
+            raise CurateError(f"--model {self.name}: {first_line(error)}") from None
 
     def _loaded(self, what: str, loader: Any, **kwargs: Any) -> Any:
         kwargs = {"revision": self._revision, "trust_remote_code": self._trust, **kwargs}
         try:
             return loader.from_pretrained(self.name, **kwargs)
         except LOADING as error:
+            hint = "; --from_config starts from random ones" if what == "weights" else ""
             raise CurateError(
-                f"--model {self.name}: no {what} can be loaded: {first_line(error)}"
+                f"--model {self.name}: no {what} can be loaded: {first_line(error)}{hint}"
             ) from None
 
     def told(self, model: Any) -> dict[str, Any]:
         """What was started from, for the account."""
-        each = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        each = [(math.prod(_shape(p)), p.requires_grad) for p in model.parameters()]
         return {
             "model": self.name,
             "random": self.options.additions.from_config,
@@ -104,6 +122,19 @@ class Start:
             "parameters": sum(size for size, _ in each),
             "trained_parameters": sum(size for size, trained in each if trained),
         }
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise CurateError(f"--dtype: expected a type of PyTorch such as bfloat16, found {name!r}")
+    return found
+
+
+def _shape(parameter: Any) -> tuple[int, ...]:
+    """Of a parameter as a whole: under ZeRO-3 a process holds a part and knows the rest."""
+    found: tuple[int, ...] = tuple(getattr(parameter, "ds_shape", parameter.shape))
+    return found
 
 
 def longest(config: "PretrainedConfig") -> int | None:

@@ -45,10 +45,8 @@ is pinned memory, which is of use beside an accelerator only."""
 FORCED: dict[str, Any] = {
     # Rows above the limit have met their fate before TRL sees them; it would cut them unseen.
     "max_length": None,
-    # Packs are made beforehand, too, and the collator that keeps their documents apart is not TRL's
-    # (with padding_free TRL takes no other).
+    # Packs are made beforehand, too, and TRL told of them by padding_free.
     "packing": False,
-    "padding_free": False,
     "shuffle_dataset": False,
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,  # tokens' kinds and rows go with them
@@ -121,7 +119,8 @@ class Options:
             CurateError: transformers refuses the options, or this device cannot run them.
         """
         pinned = {"dataloader_pin_memory": has_accelerator()}
-        values = {"bf16": self._bf16(), **pinned, **self._of(SFTConfig), **FORCED, **forced}
+        values = {"bf16": self._bf16(), **pinned, **self._of(SFTConfig), **FORCED}
+        values |= {"padding_free": self.packing, **forced}
         return _made(SFTConfig, {"output_dir": str(output_dir), **values})
 
     def model_config(self) -> ModelConfig:

@@ -16,23 +16,17 @@ from curate.drawing import draws
 
 def shuffled(keys: Sequence[str], seed: int, epoch: int) -> np.ndarray:
     """The places of rows in the order of an epoch: int64[n]."""
-    return np.argsort(_drawn(_hashed(keys), seed, epoch), kind="stable")
-
-
-def _hashed(keys: Sequence[str]) -> np.ndarray:
     digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, "<i8")
-
-
-def _drawn(hashed: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    return draws(seed, "epoch", hashed, np.full(len(hashed), epoch, np.int32))
+    hashed = np.frombuffer(digests, "<i8")
+    drawn = draws(seed, "epoch", hashed, np.full(len(hashed), epoch, np.int32))
+    return np.argsort(drawn, kind="stable")
 
 
 class Order(Sampler[int]):
     """A sampler for a DataLoader, which tells it each epoch's number."""
 
     def __init__(self, keys: Sequence[str], seed: int, *, shuffle: bool) -> None:
-        self._hashed, self._seed, self._shuffle = _hashed(keys), seed, shuffle
+        self._keys, self._seed, self._shuffle = keys, seed, shuffle
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,10 +34,9 @@ class Order(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._hashed)
+        return len(self._keys)
 
     def __iter__(self) -> Iterator[int]:
         if not self._shuffle:
             return iter(range(len(self)))
-        drawn = _drawn(self._hashed, self._seed, self._epoch)
-        return iter(np.argsort(drawn, kind="stable").tolist())
+        return iter(shuffled(self._keys, self._seed, self._epoch).tolist())

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curate.errors import CurateError
 from curate.progress import LINE_SECONDS
 from curate.rendering import Rendered, Renderer
 from curate.samples import Sample, Samples
 from curate.tokenkinds import token_kinds
 from curate.train.audit import Audit
-from curate.train.faults import IGNORED
+from curate.train.faults import IGNORED, labels_of
 from curate.train.masks import Mask
 from curate.train.ordering import shuffled
 from curate.wholefile import whole_file
@@ -71,6 +70,9 @@ class Prepared:
     masked_tokens: int = 0
     overlength: Counter[str] = field(default_factory=Counter)  # rows above the limit, by teacher
     lost_tokens: int = 0  # of rows that were dropped or cut
+    positional: bool = False  # a key is the row's place, which arms do not share
+    earlier_turns: int = 0  # rows with earlier messages of the assistant, which are not in the loss
+    thoughtless: int = 0  # rows without a thought
 
     def dataset(self) -> "Dataset":
         """The records, mapped into memory."""
@@ -130,6 +132,9 @@ def _records(
     while some := list(islice(rows, AT_ONCE)):
         for sample, rendered in zip(some, renderer.render(some), strict=True):
             made.teachers.append(sample.teacher)
+            made.earlier_turns += _answers_before(sample)
+            made.thoughtless += sample.trace is None
+            made.positional |= sample.id is None and sample.key == f"#{sample.index}"
             record = _record(sample, rendered, audit, plan, made)
             if record is not None:
                 made.rows += 1
@@ -138,11 +143,9 @@ def _records(
                 yield record
 
 
-def labels_of(rendered: Rendered) -> np.ndarray:
-    """The labels of a row before any mask: the tokens behind the prompt, int32[n]."""
-    labels = rendered.input_ids.astype(np.int32)
-    labels[: rendered.prompt_tokens] = IGNORED
-    return labels
+def _answers_before(sample: Sample) -> bool:
+    """Whether the assistant has spoken before the completion."""
+    return any(isinstance(m, dict) and m.get("role") == "assistant" for m in sample.prompt)
 
 
 def _record(
@@ -150,32 +153,26 @@ def _record(
 ) -> _Record | None:
     """The record of a row, None where it is left out for its length."""
     labels = labels_of(rendered)
-    audit.see(sample, rendered, labels)
-    kept = len(labels)
-    if plan.limit is not None and kept > plan.limit:
+    kept = _kept(len(labels), plan)
+    hidden = None if plan.mask is None else plan.mask.of(sample, rendered, kept)
+    audit.see(sample, rendered, labels, hidden)
+    if plan.limit is not None and len(labels) > plan.limit:
         made.overlength[sample.teacher or ""] += 1
-        if plan.overlength == "drop":
-            made.lost_tokens += kept
-            return None
-        if plan.overlength == "truncate":
-            made.lost_tokens += kept - plan.limit
-            kept = plan.limit
-    labels = labels[:kept]
-    if plan.mask is not None:
-        _mask(plan.mask, sample, rendered, labels, made)
+    made.lost_tokens += len(labels) - kept
+    if not kept:
+        return None
+    if hidden is not None:
+        made.masked_tokens += int((hidden & (labels != IGNORED)).sum())
+        labels[hidden] = IGNORED
     kinds = token_kinds(rendered, sample)[:kept]
-    return _Record(sample.index, sample.key, rendered.input_ids[:kept], labels, kinds)
+    return _Record(sample.index, sample.key, rendered.input_ids[:kept], labels[:kept], kinds)
 
 
-def _mask(
-    mask: Mask, sample: Sample, rendered: Rendered, labels: np.ndarray, made: Prepared
-) -> None:
-    """Take masked tokens out of a row's labels."""
-    hidden = mask.of(sample, rendered)[: len(labels)] & (labels != IGNORED)
-    if (labels[1:] != IGNORED).any() and hidden[labels != IGNORED].all():
-        raise CurateError(f"{mask.option}: row {sample.index} has no token left to train on")
-    labels[hidden] = IGNORED
-    made.masked_tokens += int(hidden.sum())
+def _kept(size: int, plan: Plan) -> int:
+    """How many of a row's tokens are trained on or read."""
+    if plan.limit is None or size <= plan.limit or plan.overlength == "error":
+        return size
+    return 0 if plan.overlength == "drop" else plan.limit
 
 
 def _packed(records: Iterator[_Record], limit: int | None) -> Iterator[list[_Record]]:

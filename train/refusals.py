@@ -34,6 +34,11 @@ REFUSED |= {
     "output_dir": "say where with --output-dir, which stands beside --data",
     "model_name_or_path": "say which model with --model",
     "resume_from_checkpoint": "a run resumes from the newest whole checkpoint of its --output-dir",
+    "data_seed": "the order of rows goes by seed, as all that is drawn does",
+    "disable_tqdm": "progress is a bar on a terminal and a line now and then elsewhere",
+    "packing_strategy": "rows are packed in their order, the same in all arms, and never cut",
+    "accelerator_config": "processes share rows out in one way, the same in all runs",
+    "push_to_hub": "a checkpoint is an ordinary folder; `hf upload` takes it",
     "ignore_data_skip": "a resumed run would see rows again; it goes on where it was",
     "train_sampling_strategy": "arms that share rows take them in the same order; use order",
     "padding_free": "packing does that, with the documents kept apart",
@@ -55,12 +60,15 @@ REFUSED_UNLESS: dict[str, tuple[Any, str]] = {
     ),
     "dataloader_drop_last": (False, "the last rows of an epoch would be lost"),
     "shuffle_dataset": (False, "use order: shuffled, which is the same for rows that arms share"),
-    "packing_strategy": ("bfd", "the others cut traces to fill a pack"),
+    "average_tokens_across_devices": (True, "the loss is a mean over a step's tokens, all of them"),
     "truncation_mode": ("keep_start", "cutting the prompt is not offered; see overlength"),
 }
 """Options that may be set to what is done anyway, and to nothing else."""
 
-REFUSED_VALUES = {"loss_type": ("chunked_nll", "TRL drops it in version 2; use nll, the same loss")}
+REFUSED_VALUES = {
+    "loss_type": ("chunked_nll", "TRL drops it in version 2; use nll, the same loss"),
+    "max_steps": (0, "expected at least 1 step, or -1 to go by epochs"),
+}
 """Options that may not be set to one value."""
 
 GONE = {
@@ -92,6 +100,8 @@ def refusal(name: str, value: Any) -> str | None:
         return f"expected steps from 1 in ascending order, found {value}"
     if name in POSITIVE and value is not None and value <= 0:
         return f"expected more than 0, found {value}"
+    if name == "learning_rate" and value is not None and value < 0:
+        return f"expected at least 0, found {value}"
     return None
 
 
@@ -121,6 +131,11 @@ def _rules(values: dict[str, Any]) -> Iterable[tuple[str, bool, str]]:
     )
     for name in ("load_in_4bit", "load_in_8bit"):
         yield name, bool(values.get(name)) and not peft, "only an adapter trains so; add use_peft"
+    for name in (each for each in values if each.startswith(("bnb_", "use_bnb_"))):
+        yield name, not values.get("load_in_4bit"), "has no effect without load_in_4bit"
+    quantised = [name for name in ("load_in_4bit", "load_in_8bit") if values.get(name)]
+    for name in quantised:
+        yield name, bool(values.get("from_config")), "random weights are not quantised"
     adapters = [name for name in values if name.startswith(("lora_", "use_rslora", "use_dora"))]
     for name in adapters:
         yield name, not peft, "has no effect without use_peft"

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
-from curate.errors import CurateError
+from curate.errors import CurateError, OutputError
+from curate.rawfooter import first_line
 from curate.samples import Samples
 from curate.train import account, checkpoints, claiming
 from curate.train.account import Account
@@ -31,6 +33,7 @@ from curate.train.auditing import Ready, Say, audited, forget_tokens
 from curate.train.collating import Collator
 from curate.train.options import Options
 from curate.train.ordering import Order
+from curate.train.packs import check_apart
 from curate.train.preparing import Prepared
 from curate.train.processes import is_main, on_main
 from curate.train.recording import Recorder, forget_after
@@ -47,26 +50,29 @@ METRICS, TOKEN_LOSSES = "metrics.jsonl", "token_losses"
 def train(asked: Asked, say: Say) -> Account:
     """Train an arm, or go on with one that was stopped; gives its account."""
     disable_progress_bar()  # of files that transformers writes
-    args = asked.options.sft_config(asked.run, padding_free=asked.options.packing)
+    args = asked.options.sft_config(asked.run)
     _ = args.device  # from here on processes know of each other
     say = say if is_main() else lambda _: None
     if asked.like is not None:
         account.read(asked.like, "--like")  # before a long audit
     with ExitStack() as until:
-        begun = on_main(lambda: claiming.claim(asked.run, until, overwrite=asked.overwrite))
+        begun = on_main(
+            lambda: claiming.claim(asked.run, asked.data, until, overwrite=asked.overwrite)
+        )
         return _train(asked, args, begun, say)
 
 
 def _train(asked: Asked, args: "SFTConfig", begun: Account | None, say: Say) -> Account:
     began = time.monotonic()
     samples = asked.samples()
-    told = _identity(asked, samples)
+    told = _identity(asked, args, samples)
     if begun is not None:
         account.check_same(asked.run, begun, told)
         if begun["state"] == "complete":
             say(f"{asked.run}: is whole already; --overwrite starts anew")
             return begun
     tokenizer = asked.start.tokenizer()
+    asked.start.check(len(tokenizer))
     found = on_main(lambda: audited(asked, samples, tokenizer, say))
     told |= {"limit": found.limit, "arm": _arm(found.prepared)}
     if begun is not None:
@@ -76,21 +82,33 @@ def _train(asked: Asked, args: "SFTConfig", begun: Account | None, say: Say) -> 
     on_main(lambda: account.write(asked.run, told))
     _go(trainer, asked.run, told["steps"], say)
     told |= {"state": "complete", "seconds": round(time.monotonic() - began, 1)}
-    told |= _trained(asked.run, found)
-    on_main(lambda: _finish(asked, told))
+    told |= _trained(asked.run)
+    on_main(lambda: _finish(asked, told, say))
     return told
 
 
-def _identity(asked: Asked, samples: Samples) -> Account:
+def _identity(asked: Asked, args: "SFTConfig", samples: Samples) -> Account:
     """What makes a run this one: asked of what, with which versions."""
     return {
         "state": "running",
-        "settings": asked.settings() | {"processes": PartialState().num_processes},
+        "settings": asked.settings()
+        | {
+            "bf16": args.bf16,
+            "device": args.device.type,
+            "processes": PartialState().num_processes,
+        },
         "asked_by": asked.options.as_json(),
-        "data": {"digest": samples.digest, "rows": samples.rows},
+        "data": _data(samples),
         "versions": account.versions(),
         "seed": asked.options.seed,
     }
+
+
+def _data(samples: Samples) -> dict[str, Any]:
+    """What a dataset is, and by which rule it was selected."""
+    of = ".curate/manifest.json" if samples.manifest else "the files' names, sizes and footers"
+    rule = samples.manifest["rule"] if samples.manifest else None
+    return {"rows": samples.rows, "sha256": samples.digest, "of": of, "selection": rule}
 
 
 def _arm(made: Prepared) -> dict[str, Any]:
@@ -116,7 +134,7 @@ def _trainer(
     """The trainer; notes in the account how many steps it takes and where checkpoints are."""
     options, made = asked.options, found.prepared
     model = asked.start.load(len(tokenizer))
-    pad = tokenizer.pad_token_id
+    collator = Collator(tokenizer.pad_token_id, options.packing, args.pad_to_multiple_of)
     recorder = Recorder(asked.run / TOKEN_LOSSES, made.teachers, args.process_index)
     trainer = ArmTrainer(
         model=model,
@@ -124,23 +142,34 @@ def _trainer(
         train_dataset=made.dataset(),
         processing_class=tokenizer,
         peft_config=options.peft(),
-        data_collator=Collator(pad, options.packing, args.pad_to_multiple_of),
+        data_collator=collator,
         order=Order(made.keys, args.seed, shuffle=_reshuffles(options)),
         recorder=recorder if asked.token_losses else None,
         sample=options.additions.reduction == "sample",
-        tied_to={"data": told["data"], "seed": args.seed},
+        rows=made.rows,
+        tied_to={name: told[name] for name in ("data", "settings", "versions", "seed")},
     )
     *_, last = trainer.set_initial_training_values(args, trainer.get_train_dataloader())
     steps = checkpoints.schedule(last, options.additions.checkpoints)
     told |= {"steps": last, "checkpoints_at": steps, "start": asked.start.told(trainer.model)}
     parallelism = trainer.accelerator.parallelism_config
-    if options.packing and parallelism is not None and parallelism.cp_enabled:
-        raise CurateError("--packing: expected without context parallelism, which joins documents")
+    if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+        raise CurateError("expected no context or sequence parallelism, which cuts rows up")
+    told |= _repeated(trainer, len(made.keys))
+    if options.packing and not trainer.is_deepspeed_enabled:  # which holds the weights in parts
+        check_apart(trainer.model, collator, len(tokenizer))
     trainer.remove_callback(PrinterCallback)  # both write to stdout
     trainer.remove_callback(ProgressCallback)
     for callback in (Schedule(steps), Metrics(asked.run / METRICS)):
         trainer.add_callback(callback)
     return trainer
+
+
+def _repeated(trainer: ArmTrainer, records: int) -> Account:
+    """Records that an epoch takes twice, so that all processes have batches of the same size."""
+    at_once = trainer.args.train_batch_size * PartialState().num_processes
+    alone = PartialState().num_processes == 1
+    return {"repeated_an_epoch": 0 if alone else -records % at_once}
 
 
 def _reshuffles(options: Options) -> bool:
@@ -151,6 +180,11 @@ def _reshuffles(options: Options) -> bool:
 def _go(trainer: ArmTrainer, run: Path, last: int, say: Say) -> None:
     """Train to the last step, from the newest whole checkpoint if there is one."""
     whole = checkpoints.newest(run)
+    if whole is None and (left := checkpoints.steps_of(run)):
+        raise OutputError(
+            f"{run}: expected a checkpoint with its state to go on from, found weights alone at "
+            f"{', '.join(map(str, left))}; --overwrite starts anew"
+        )
     step = 0 if whole is None else int(checkpoints.read_mark(whole)["step"])
     on_main(lambda: _forget_after(run, step))
     if whole is not None:
@@ -165,6 +199,9 @@ def _go(trainer: ArmTrainer, run: Path, last: int, say: Say) -> None:
     trainer.add_callback(watch)
     try:
         trainer.train(resume_from_checkpoint=None if whole is None else str(whole))
+    except (OSError, SafetensorError) as error:
+        why = f"{run}: cannot be written: {first_line(error)}"
+        raise OutputError(f"{why}; with room the same command goes on from here") from error
     except BaseException as error:
         error.add_note("before the run was whole; the same command goes on from here")
         raise
@@ -185,6 +222,8 @@ def _compare(asked: Asked, told: Account, say: Say) -> None:
     late = [n for n in asked.options.additions.checkpoints or () if n > told["steps"]]
     if late:
         say(f"note: no checkpoints at {', '.join(map(str, late))}: {told['steps']:,} steps in all")
+    if again := told["repeated_an_epoch"]:
+        say(f"note: each epoch ends with {again:,} of its first records, to fill all processes")
     if asked.like is not None:
         _hold_against(asked.like, told, say)
 
@@ -201,22 +240,25 @@ def _hold_against(like: Path, told: Account, say: Say) -> None:
         say(f"note: {name} differs from {like}: {theirs!r} there, {ours!r} here")
 
 
-def _trained(run: Path, found: Ready) -> Account:
+def _trained(run: Path) -> Account:
     """What an arm has trained on, at its end and at each checkpoint."""
     marks = [checkpoints.read_mark(checkpoints.path_of(run, s)) for s in checkpoints.steps_of(run)]
-    rows = found.prepared.rows
-    each = [mark | {"unique_rows": min(mark["rows"], rows)} for mark in marks]
-    last = {f"seen_{name}": each[-1][name] for name in ("rows", "unique_rows", "tokens")}
-    last |= {"seen_trained_tokens": each[-1]["trained_tokens"], "epochs": each[-1]["epoch"]}
+    names = ("rows", "unique_rows", "tokens", "trained_tokens")
+    last = {f"seen_{name}": marks[-1][name] for name in names} | {"epochs": marks[-1]["epoch"]}
+    own = {"data", "settings", "versions", "seed"}  # as above
+    each = [{name: mark[name] for name in mark if name not in own} for mark in marks]
     return {"checkpoints": each, **last}
 
 
-def _finish(asked: Asked, told: Account) -> None:
+def _finish(asked: Asked, told: Account, say: Say) -> None:
     """Draw the curves; the account comes last, as it says that all is there."""
     from curate.train.curves import draw, draw_together
 
     draw(asked.run, asked.run / "curves.png")
     if asked.like is not None:
-        draw_together([asked.like, asked.run], asked.run / "arms.png")
+        try:
+            draw_together([asked.like, asked.run], asked.run / "arms.png")
+        except CurateError as error:
+            say(f"note: no arms.png: {error}")
     forget_tokens(asked.run)
     account.write(asked.run, told)

@@ -14,6 +14,19 @@ def shipped() -> dict[str, str]:
     return {f.name.removesuffix(".jinja"): f.read_text(encoding="utf-8") for f in found}
 
 
+def training_twin(template: str) -> str | None:
+    """The name of the template for training that TRL ships for a template, None for none."""
+    by_name = shipped()
+    names = (name for name, text in by_name.items() if text == template)
+    return next((twin for name in sorted(names) if (twin := f"{name}_training") in by_name), None)
+
+
+def hint_for(template: str) -> str | None:
+    """The option that takes TRL's template for training in place of a stock template, or None."""
+    twin = training_twin(template)
+    return None if twin is None else f"--chat_template_path {twin} (TRL's, for training)"
+
+
 def load_chat_template(name_or_path: str) -> str:
     """
     A chat template, as Jinja: a file, one that TRL ships, or a tokenizer's, in that order.

@@ -39,8 +39,8 @@ class ArmTrainer(SFTTrainer):
     One arm's trainer.
 
     `sample` says that rows weigh the same, `own_head` that token losses come from a head of our
-    own (by default where TRL's forward lacks a field), `tied_to` is what each checkpoint says of
-    the run and its data.
+    own (by default where TRL's forward lacks a field). `rows` is how many an epoch has, `tied_to`
+    what each checkpoint says of the run and its data.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ArmTrainer(SFTTrainer):
         recorder: Recorder | None,
         sample: bool = False,
         own_head: bool | None = None,
+        rows: int,
         tied_to: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -60,7 +61,7 @@ class ArmTrainer(SFTTrainer):
             raise CurateError(" ".join(str(error).split())) from error
         self.data_collator = collator  # TRL takes none for packed data, which it would pack itself
         self.order, self.recorder, self.sample = order, recorder, sample
-        self.tied_to = tied_to or {}
+        self.rows, self.tied_to = rows, tied_to or {}
         self.seen = Seen()
         self.own_head = not output_fields().issuperset(NEEDED) if own_head is None else own_head
         if self.own_head and sample:
@@ -168,10 +169,14 @@ class ArmTrainer(SFTTrainer):
         if self.args.should_save:
             run, step = Path(str(self.args.output_dir)), self.state.global_step
             mark = {"step": step, "epoch": self.state.epoch, "state": "full", **asdict(seen)}
+            mark["unique_rows"] = min(seen.rows, self.rows)  # each epoch takes all once
             mark["num_tokens"] = self._total_train_tokens  # TRL's own, which counts some padding
             checkpoints.write_mark(checkpoints.path_of(run, step), mark | self.tied_to)
             checkpoints.reduce_before(run, step)
         self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's tells of a fine-tuned model on the Hub; `run.json` tells what this one is."""
 
     def _seen_by_all(self) -> Seen:
         if self.args.world_size == 1:

@@ -45,7 +45,8 @@ from curate.terminal import printable
 @click.option(
     "--probe",
     metavar="DIR",
-    help="A dataset of problems that no model has seen; scored too, into OUT/probe.",
+    help="A dataset of problems that no model has seen; scored too, into OUT/probe. With --base "
+    "that must have scored it as well.",
 )
 @click.option("--teacher", metavar="COL", help="Column of the teacher [default: as the run says].")
 @click.option("--id", "id_", metavar="COL", help="Column of the id [default: as the run says].")
@@ -61,7 +62,8 @@ from curate.terminal import printable
     "--max-length",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tokens of a sample at most, prompt included [default: what the model takes].",
+    help="Tokens of a sample at most, prompt included [default: what the model's configuration "
+    "says it takes; more is taken and noted].",
 )
 @click.option(
     "--overlength",
@@ -108,17 +110,22 @@ def losses(
     Two arms, each a model and the data it was tuned on, are told under one cut so: score arm A with
     --out A --base A0, then arm B with --out B --base B0 --beside A --beside-base A0.
     """
-    from curate.evaluate import tokenview
+    from curate.evaluate import forecheck, tokenview
     from curate.evaluate.losses import Asked, score_dataset
     from curate.evaluate.lossfiles import PROBE
     from curate.progress import watched
 
     places = _places(out, base, beside, beside_base)
     asked = Asked(id=id_, chat_template=_template(chat_template_path), **options)
+    unseen = None if probe is None else Path(probe)
+    if unseen is not None:
+        forecheck.check_probe(Path(data), unseen, asked)
+    if base is not None:
+        forecheck.check_base(model, Path(data), Path(base), unseen, asked)
     records = {"data": score_dataset(model, Path(data), Path(out), asked, watch=watched)}
-    if probe is not None:
+    if unseen is not None:
         place = Path(out) / PROBE
-        records["probe"] = score_dataset(model, Path(probe), place, asked, watch=watched)
+        records["probe"] = score_dataset(model, unseen, place, asked, watch=watched)
     view = tokenview.report(*places[0], beside=places[1:])
     held = {str(place): _records(place) for place, _ in places[1:]}
     if as_json:
@@ -169,10 +176,10 @@ def _check_scored(option: str, folder: str) -> None:
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
     """What was scored there, as for the folder that is written."""
-    from curate.evaluate.lossfiles import PROBE, read_record
+    from curate.evaluate.lossfiles import PROBE, read_record, record_of
 
     records = {"data": read_record(folder)}
-    if (folder / PROBE).is_dir():
+    if record_of(folder / PROBE).exists():
         records["probe"] = read_record(folder / PROBE)
     return records
 

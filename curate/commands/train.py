@@ -91,7 +91,14 @@ def train(
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     asked = Asked(options=read(trl, config, recipe), token_losses=not no_losses, **given)
     if check:
-        return 0 if look(asked, console.print) else 1
+        if asked.overwrite or asked.like is not None:
+            raise click.UsageError("--check: expected without --overwrite and --like")
+        found = look(asked, console.print)
+        if as_json:
+            click.echo(json.dumps(found.report.as_dict()))
+        elif found.fault is not None:
+            console.print(f"{asked.data}: {found.fault}")
+        return 0 if found.fault is None else 1
     account = run(asked, console.print)
     if is_main():
         click.echo(json.dumps(account, default=str) if as_json else _told(asked.run, account))
