@@ -28,7 +28,7 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	@echo 'Try another selection:  $(RUN)/curate select $(DEMO)/selected --keep "branch_frac <= 0.2" --out $(DEMO)/other'
 	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
 
-arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 15 minutes or so
+arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 12 minutes
 	rm -rf $(ARMS)
 	$(RUN)/python -m examples.countdown --out $(ARMS)/corpus --traces 40000 --level 0 --paired
 	$(RUN)/python -m examples.scratch split --corpus $(ARMS)/corpus --out $(ARMS)/parts --held-out 0.2
