@@ -331,3 +331,18 @@ def test_the_seed_decides_on_an_adapters_start(ground, runs, tmp_path):
         assert done.returncode == 0, done.stderr
         seen.append((run / "checkpoint-1/adapter_model.safetensors").read_bytes())
     assert seen[0] != seen[1]
+
+
+def test_rows_that_fill_the_last_batch_of_all_processes_are_counted_and_told(
+    ground, runs, tmp_path
+):
+    words = asked(ground, "--num_train_epochs", 1, "--per_device_train_batch_size", 5)
+    done = runs(tmp_path / "run", *words, "--use_cpu", "--ddp_backend", "gloo", processes=2)
+    assert done.returncode == 0, done.stderr
+    note = "note: each epoch ends with 6 of its first records, to fill all processes\n"
+    assert done.stderr.count(note) == 1
+    account = account_of(tmp_path / "run")
+    assert (account["repeated_an_epoch"], account["seen_rows"]) == (6, 30)
+    assert account["seen_unique_rows"] == 24
+    taken = [row for step in rows_by_step(tmp_path / "run") for row in step]
+    assert sorted(taken) == sorted([*range(24), *range(6)])

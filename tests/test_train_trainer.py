@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
 
 from curate.train import running  # noqa: E402
+from curate.train.model import _shape  # noqa: E402
 from curate.train.ordering import Order, shuffled  # noqa: E402
 from curate.train.trainer import ArmTrainer  # noqa: E402
 
@@ -252,3 +253,11 @@ def keys_of(begin):
     from curate.samples import open_samples
 
     return [sample.key for sample in open_samples(begin.data)]
+
+
+def test_a_parameter_of_which_a_process_holds_a_part_is_known_whole():
+    """As ZeRO-3 leaves it: nothing of it here, and its shape noted on it."""
+    held = torch.nn.Parameter(torch.empty(0))
+    assert _shape(held) == (0,)
+    held.ds_shape = torch.Size([400, 32])
+    assert _shape(held) == (400, 32)
