@@ -291,9 +291,11 @@ def test_an_order_does_not_depend_on_other_rows(keys, data, seed, epoch):
     assert [key for key in ordered if key in some] == [some[n] for n in shuffled(some, seed, epoch)]
 
 
-def test_two_processes_train_as_one_of_twice_the_batch_and_go_on(ground, runs, tmp_path):
+@pytest.mark.parametrize("reduction", ["token", "sample"])
+def test_two_processes_train_as_one_of_twice_the_batch_and_go_on(ground, runs, tmp_path, reduction):
     # Three batches an epoch: the kill is in the middle of the second one.
     words = ["--max_steps", 9, "--checkpoints", 4, "--order", "shuffled", "--use_cpu"]
+    words += ["--reduction", reduction]
     one = runs(tmp_path / "one", *asked(ground, *words, "--per_device_train_batch_size", 8))
     assert one.returncode == 0, one.stderr
     options = [*asked(ground, *words), "--ddp_backend", "gloo"]

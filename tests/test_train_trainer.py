@@ -165,27 +165,6 @@ def test_what_trl_refuses_is_one_line(begin, monkeypatch):
     assert "Launch the script with `accelerate launch`" in str(refused.value)
 
 
-@pytest.mark.parametrize(("average", "found"), [(True, 10), (False, 4)])
-def test_rows_are_counted_where_trl_counts_tokens(begin, monkeypatch, average, found):
-    """Over all processes, or in each where TRL's loss of each is a mean of its own."""
-    made = []
-
-    class Kept(ArmTrainer):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(running, "ArmTrainer", Kept)
-    train(begin, f"average-{average}", "--reduction", "sample", steps=1)
-    (trainer,) = made
-    trainer.args.average_tokens_across_devices = average
-    monkeypatch.setattr(type(trainer.args), "world_size", 2)
-    gathered = torch.tensor([4, 6])  # of a process beside this one
-    monkeypatch.setattr(trainer.accelerator, "gather", lambda rows: gathered)
-    batches = [{"rows": [0, 1, 2], "labels": None}, {"rows": [3], "labels": None}]
-    assert trainer._get_num_items_in_batch(batches, torch.device("cpu")) == found
-
-
 @pytest.mark.soak
 def test_a_compiled_model_is_compiled_once(begin, monkeypatch):
     """What is counted in the hook would be another graph in every step."""

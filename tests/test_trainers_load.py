@@ -16,6 +16,7 @@ import pytest
 
 from curate.trainerfiles import configurations, write_configuration
 from curate.trainers import COLUMNS, FIELDS, RESERVED, ROLES, misreaders
+from tests.tiny_models import train_tokenizer
 
 FORMATS = list(FIELDS)
 ROWS = 6
@@ -129,23 +130,9 @@ def test_duckdb_polars_and_pandas_load_it(emitted):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder with a tiny model and its tokenizer, whose chat template keeps thoughts."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(map(said, range(20)), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    fast.chat_template = KEEPS_THOUGHTS
+    fast = train_tokenizer(map(said, range(20)), KEEPS_THOUGHTS, 320)
     config = Qwen3Config(
         vocab_size=len(fast),
         hidden_size=32,

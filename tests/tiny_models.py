@@ -25,19 +25,16 @@ def countdown(folder: Path, traces: int = 60, *options: str) -> Path:
     return folder / "dataset"
 
 
-def write_model(folder: Path, dataset: Path, *, weights: bool = True, **changes: object) -> Path:
-    """A random Qwen3 and the tokenizer of a dataset's texts; `changes` are to its configuration."""
-    import pyarrow.parquet as pq
+def train_tokenizer(texts, template=KEEPS_THOUGHTS, vocabulary=400):
+    """A byte-level BPE of texts, with the tokens and the chat template of Qwen's family."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
+    from transformers import PreTrainedTokenizerFast
 
-    table = pq.read_table(dataset / "data")
-    texts = [m["content"] for row in table["completion"].to_pylist() for m in row]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocabulary,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -46,7 +43,17 @@ def write_model(folder: Path, dataset: Path, *, weights: bool = True, **changes:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
-    fast.chat_template = KEEPS_THOUGHTS
+    fast.chat_template = template
+    return fast
+
+
+def write_model(folder: Path, dataset: Path, *, weights: bool = True, **changes: object) -> Path:
+    """A random Qwen3 and the tokenizer of a dataset's texts; `changes` are to its configuration."""
+    import pyarrow.parquet as pq
+    from transformers import Qwen3Config, Qwen3ForCausalLM, set_seed
+
+    table = pq.read_table(dataset / "data")
+    fast = train_tokenizer([m["content"] for row in table["completion"].to_pylist() for m in row])
     config = Qwen3Config(
         **{
             "vocab_size": len(fast),

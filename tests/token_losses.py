@@ -9,16 +9,13 @@ from curate.rendering import Renderer
 from curate.samples import open_samples
 from curate.tokenkinds import token_kinds
 from tests.command_line import invoke
+from tests.tiny_models import KEEPS_THOUGHTS, train_tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 ROWS = 22
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+TEMPLATE = KEEPS_THOUGHTS
 TINY = {
     "hidden_size": 32,
     "intermediate_size": 32,
@@ -53,22 +50,7 @@ def write_data(place, first=0):
 
 
 def save_tokenizer(place):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(map(trace, range(20)), trainer)
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    fast.chat_template = TEMPLATE
+    fast = train_tokenizer(map(trace, range(20)), TEMPLATE, 320)
     fast.save_pretrained(place)
     return fast
 

@@ -20,7 +20,7 @@ pytest.importorskip("trl")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from curate.train import curves, running  # noqa: E402
+from curate.train import running  # noqa: E402
 from curate.train.options import read  # noqa: E402
 
 torch.set_num_threads(1)
@@ -88,9 +88,7 @@ def train(begin, name, *flags, steps=3, batch=4, **asked):
     wanted = running.Asked(
         data=begin.data, model=str(begin.model), run=run, options=read(given, None, None), **asked
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw", lambda *_: None)  # takes longer than all the steps
-        running.train(wanted, lambda line: None)
+    running.train(wanted, lambda line: None)
     return Arm(run)
 
 

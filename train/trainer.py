@@ -85,8 +85,8 @@ class ArmTrainer(SFTTrainer):
         if not self.sample:
             return super()._get_num_items_in_batch(batch_samples, device)
         rows = torch.tensor(sum(len(batch["rows"]) for batch in batch_samples), device=device)
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            rows = self.accelerator.gather(rows).sum()  # else each process has a mean of its own
+        if self.args.world_size > 1:
+            rows = self.accelerator.gather(rows).sum()
         return rows
 
     def compute_loss(
