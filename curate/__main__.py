@@ -28,6 +28,7 @@ COMMANDS = {
     "check": "Check whether trainers load a dataset, and what they would cut or drop.",
     "train": "Train a model on a dataset, audited before the first step.",
     "losses": "Score every token of a dataset under a model, and report the token view.",
+    "evaluate": "Measure what a checkpoint can do: generate, grade, report, compare.",
     "lexicon": "List, show and test lexicons.",
     "layout": "List and show what is known of where traces are.",
 }

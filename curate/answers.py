@@ -6,6 +6,7 @@ computer algebra, and that is `curate.grading`.
 """
 
 import re
+from functools import lru_cache
 
 STATUSES = ("correct", "wrong", "no_answer", "truncated", "parse_error", "timed_out")
 """How an answer fared; a row without a gold has none of them, but null."""
@@ -13,6 +14,8 @@ STATUSES = ("correct", "wrong", "no_answer", "truncated", "parse_error", "timed_
 CLOSING_TAG = "</think>"
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+PLAIN_BOX = "\\boxed{"
+SIMPLE = re.compile(r"[^\\{}]*")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
 BOX_OR_BRACE = re.compile(rf"(?P<box>{BOX.pattern})|{BRACE.pattern}", re.DOTALL)
 
@@ -29,6 +32,9 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]",
 LOOSE_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 LETTER = re.compile(r"[A-Za-z]")
 WORDS_OF_PROSE = 3
+
+SHORT = 40
+"""Characters of a text whose number is remembered."""
 
 INTEGER = re.compile(r"([+-]?)([0-9]+)")
 NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|,\\!| )[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
@@ -66,14 +72,20 @@ def answer_part(text: str) -> str | None:
 
 def last_box(part: str) -> str | None:
     r"""What is in the last balanced `\boxed{...}` or `\fbox{...}`, or None; linear in time."""
+    begin, end = part.rfind(PLAIN_BOX) + len(PLAIN_BOX), part.rfind("}")
+    if begin < len(PLAIN_BOX) or not SIMPLE.fullmatch(part, begin, end) or BOX.search(part, end):
+        begin, end = _any_box(part)  # which few take
+    return part[begin:end].strip() or None
+
+
+def _any_box(part: str) -> tuple[int, int]:
+    """Begin and end of what is in the last box, or of nothing."""
     boxes = list(BOX.finditer(part))
     if not boxes:
-        return None
+        return 0, 0
     begin = boxes[-1].end()
     end = _closing(part, begin)
-    if end is None:
-        begin, end = _last_balanced(part)
-    return part[begin:end].strip() or None
+    return _last_balanced(part) if end is None else (begin, end)
 
 
 def _closing(text: str, begin: int) -> int | None:
@@ -171,9 +183,10 @@ def settled(answer: str, gold: str) -> bool | None:
     """
     numbers = plain_number(answer), plain_number(gold)
     if numbers[0] is not None and numbers[1] is not None:
-        same = numbers[0] == numbers[1]
+        if numbers[0] == numbers[1]:
+            return True
         exact = all(len(number.partition(".")[2]) <= EXACT_DECIMALS for number in numbers if number)
-        return same if same or exact else None
+        return False if exact else None
     plain = normalised(answer), normalised(gold)
     if plain[0] == plain[1]:
         return bool(plain[1])
@@ -186,6 +199,10 @@ def settled(answer: str, gold: str) -> bool | None:
 
 def plain_number(text: str) -> str | None:
     """A plain integer or decimal in one form for each value, `-1234.5`; None for all else."""
+    return _short_number(text) if len(text) <= SHORT else _plain_number(text)
+
+
+def _plain_number(text: str) -> str | None:
     text = " ".join(text.split()).replace("−", "-")  # many blanks would take the square of it
     number = INTEGER.fullmatch(text)
     if number:
@@ -194,6 +211,9 @@ def plain_number(text: str) -> str | None:
     if not number or not (number[2] or number[3]):
         return None
     return _number(number[1], NOT_DIGIT.sub("", number[2]), number[3] or "")
+
+
+_short_number = lru_cache(maxsize=1 << 14)(_plain_number)  # a problem has many answers, one gold
 
 
 def _number(sign: str, whole: str, decimals: str) -> str:
@@ -222,6 +242,16 @@ def as_latex(text: str) -> str:
     return text if MATHS_BEGINS.search(text) else f"${text}$"
 
 
+def choice_of(answer: str) -> str | None:
+    """The letter, A to J, of a `normalised` choice, its text behind it or not; None for none."""
+    chosen = CHOICE.fullmatch(answer)
+    if not chosen:
+        chosen = CHOICE_AND_TEXT.fullmatch(answer)
+        if not chosen or LONE_CAPITAL.search(chosen[3]):  # as of another choice
+            return None
+    return chosen[1] or chosen[2]
+
+
 def _same_words(answer: str, gold: str) -> bool | None:
     """Computer algebra would take a word for a product of letters, in any order."""
     if not (WORDS.fullmatch(answer) and WORDS.fullmatch(gold)):
@@ -232,15 +262,9 @@ def _same_words(answer: str, gold: str) -> bool | None:
 
 
 def _same_choice(answer: str, gold: str) -> bool | None:
-    """A choice may be followed by its text, `(B) 12`, but not by another choice."""
-    right, chosen = CHOICE.fullmatch(gold), CHOICE.fullmatch(answer)
-    if not right:
-        return None
-    if not chosen:
-        chosen = CHOICE_AND_TEXT.fullmatch(answer)
-        if not chosen or LONE_CAPITAL.search(chosen[3]):
-            return None
-    return (chosen[1] or chosen[2]) == (right[1] or right[2])
+    right = CHOICE.fullmatch(gold)
+    chosen = choice_of(answer) if right else None
+    return chosen == (right[1] or right[2]) if right and chosen else None
 
 
 def _same_row(answer: str, gold: str) -> bool | None:

@@ -66,10 +66,10 @@ class Renderer:
         self.tokenizer = tokenizer
         self.chat_template = chat_template
 
-    def prompt(self, prompt: Prompt) -> np.ndarray:
-        """The tokens int32[p] that an answer to a prompt is asked for with."""
+    def prompt(self, prompt: Prompt) -> tuple[str, np.ndarray]:
+        """The text that an answer to a prompt is asked for with, and its tokens int32[p]."""
         text = self._prompt_text(prompt, "the prompt")
-        return _ids(self._encode([text], plain=isinstance(prompt, str))["input_ids"][0])
+        return text, _ids(self._encode([text], plain=isinstance(prompt, str))["input_ids"][0])
 
     def render(self, samples: Sequence["Sample"]) -> list[Rendered]:
         """Samples as tokens, in their order. Raises CurateError for one that cannot be rendered."""

@@ -161,8 +161,20 @@ def load(model: str, dtype: str, device: torch.device) -> Loaded:
     """
     Load a causal language model whose logits are what its head makes of its last hidden states.
 
-    Raises CurateError where it cannot be loaded, lacks weights that would then be random, or does
-    to its logits what `curate.tokenscores` does not know.
+    Raises CurateError where it cannot be loaded, or does to its logits what `curate.tokenscores`
+    does not know.
+    """
+    network = load_network(model, dtype, device)
+    loaded = Loaded(model, network, head_of(network), device, dtype)
+    _check_head(loaded)
+    return loaded
+
+
+def load_network(model: str, dtype: str, device: torch.device) -> Any:
+    """
+    Load a causal language model, whole and on its device, for inference.
+
+    Raises CurateError where it cannot be loaded, or lacks weights that would then be random.
     """
     transformers_logging.disable_progress_bar()
     try:
@@ -175,10 +187,7 @@ def load(model: str, dtype: str, device: torch.device) -> Loaded:
         raise CurateError(
             f"{model}: expected all weights, found none of {missing[0]} ({len(missing):,} missing)"
         )
-    network = moved(model, network.eval(), device)
-    loaded = Loaded(model, network, head_of(network), device, dtype)
-    _check_head(loaded)
-    return loaded
+    return moved(model, network.eval(), device)
 
 
 def moved(model: str, network: Any, device: torch.device) -> Any:

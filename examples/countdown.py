@@ -29,15 +29,11 @@ other shards or other row groups cut the sequence elsewhere and change nothing i
 """
 
 import argparse
-import ast
 import json
-import operator
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from random import Random
@@ -46,6 +42,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.arithmetic import verify
 from examples.narrate import STYLES, Move, Problem, apply, draw_move, narrate, pick
 
 
@@ -84,42 +81,6 @@ SCHEMA = pa.schema(
         ("branches", pa.list_(BRANCH)),
     ]
 )
-
-OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
-# Six numbers need about 40 characters. The bound keeps deep nesting from the parser; the alphabet
-# keeps names, floats, underscores and the digits of other scripts from it.
-ANSWER = re.compile(r"[0-9+\-*/() ]{1,200}")
-
-
-def verify(answer: str, numbers: Sequence[int], target: int) -> bool:
-    """
-    Whether an arithmetic expression uses each number at most once and its value is the target.
-
-    The value is exact and nothing but the four binary operators counts, so -3 is no number. Values
-    on the way there may be fractions or negative.
-    """
-    if not ANSWER.fullmatch(answer):
-        return False
-    try:
-        return _value(ast.parse(answer.strip(), mode="eval").body, list(numbers)) == target
-    except (SyntaxError, ValueError, ZeroDivisionError):
-        return False
-
-
-def _value(node: ast.expr, unused: list[int]) -> Fraction:
-    match node:
-        case ast.Constant(value=int(number)):
-            unused.remove(number)
-            return Fraction(number)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_value(left, unused), _value(right, unused))
-    raise ValueError(node)
-
 
 def draw_problem(rng: Random, level: Level) -> Problem:
     """A problem of a level: numbers are drawn and combined until the result is a fair target."""

@@ -29,9 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate.arithmetic import verify
 from curate.errors import CurateError, OutputError, SchemaError, ShardError
 from curate.rawfooter import first_line
-from examples.countdown import fraction, positive_int, verify
+from examples.countdown import fraction, positive_int
 from examples.narrate import listed
 
 if TYPE_CHECKING:

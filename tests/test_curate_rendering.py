@@ -178,7 +178,8 @@ def test_the_prompt_alone_is_what_rows_are_held_against():
     renderer = Renderer(tokenizer())
     made = renderer.render([chat("hm"), STRINGS[0]])
     for one, row in zip(made, (chat("hm"), STRINGS[0]), strict=True):
-        assert (renderer.prompt(row.prompt) == one.prompt_ids).all()
+        text, ids = renderer.prompt(row.prompt)
+        assert (ids == one.prompt_ids).all() and text == one.prompt_text
         assert (
             one.prompt_tokens == len(one.prompt_ids) == common_prefix(one.prompt_ids, one.input_ids)
         )

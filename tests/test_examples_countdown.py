@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.countdown import LEVELS, SCHEMA, generate, main, verify, write
+from curate.arithmetic import verify
+from examples.countdown import LEVELS, SCHEMA, generate, main, write
 
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 STATE = re.compile(r"(?:[Bb]ack to|return to|leaves|have|are) (\d+(?:, \d+)* and \d+)\.")

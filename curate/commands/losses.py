@@ -116,7 +116,7 @@ def losses(
     from curate.progress import watched
 
     places = _places(out, base, beside, beside_base)
-    asked = Asked(id=id_, chat_template=_template(chat_template_path), **options)
+    asked = Asked(id=id_, chat_template=chat_template(chat_template_path), **options)
     unseen = None if probe is None else Path(probe)
     if unseen is not None:
         forecheck.check_probe(Path(data), unseen, asked)
@@ -184,7 +184,7 @@ def _records(folder: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def _template(path: str | None) -> str | None:
+def chat_template(path: str | None) -> str | None:
     if path is None:
         return None
     try:

@@ -1,0 +1,334 @@
+"""
+What a model writes to the problems of tasks: the main path of `curate evaluate generate`.
+
+    tasks -> prompts -> keys -> those that are missing -> decoded, journalled -> tables
+
+A completion is found again by its key, so nothing is written twice: not after a kill, not when a
+task or samples are added, and not where two tasks ask the same.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from curate.errors import CurateError, OutputError
+from curate.evaluate import checkpoint, evaluation, problems, prompting
+from curate.evaluate.decoding import Decoder, Request, Written
+from curate.evaluate.evaluation import Record
+from curate.evaluate.lengths import Lengths
+from curate.evaluate.pace import Pace, unpaced
+from curate.evaluate.problems import Problems
+from curate.evaluate.prompting import Prompter
+from curate.evaluate.sampling import Sampling, noise_key
+from curate.evaluate.stopping import defaults_unlike, stop_ids_of
+from curate.evaluate.store import Store, key_of
+from curate.evaluate.task import Task
+from curate.output import writing
+from curate.rendering import Renderer
+
+ROWS = 1000
+"""Completions that are held at once while a table is written."""
+
+BACKENDS = ("loop", "continuous")
+
+Watch = Callable[[int], AbstractContextManager[Pace]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """
+    How completions are to be written.
+
+    `samples` is the number for each problem, by the task's name, or for all; by default 16 up to 100
+    problems, 4 up to 500, else 1. `benchmarks` is a folder of problem files, without which the Hub
+    is asked. `lengths_from` is another evaluation, whose lengths say what to begin with. Defaults of
+    `dtype` and `device` are what the machine has. The others are as `Sampling`, `Prompter` and
+    `Decoder` have them.
+    """
+
+    sampling: Sampling = Sampling()
+    samples: int | dict[str, int] | None = None
+    benchmarks: Path | None = None
+    limit: int | None = None
+    prompts: str | None = None
+    system: str | None = None
+    chat_template: str | None = None
+    backend: str = "loop"
+    batch: int = 64
+    dtype: str | None = None
+    device: str | None = None
+    lengths_from: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A task's problems as prompts, and the keys of the completions that are wanted of each."""
+
+    problems: Problems
+    texts: list[str]
+    prompt_ids: list[np.ndarray]
+    keys: list[list[str]]
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.problems.task.name
+
+
+def default_samples(count: int) -> int:
+    """Samples for each of so many problems: as many as make their noise small beside theirs."""
+    return 16 if count <= 100 else 4 if count <= 500 else 1
+
+
+def generate(
+    model: str,
+    tasks: Sequence[Task],
+    out: Path,
+    asked: Asked | None = None,
+    *,
+    watch: Watch = unpaced,
+    say: Callable[[str], None] = lambda line: None,
+) -> Record:
+    """
+    Have a model write completions to the problems of tasks, into the folder `out`.
+
+    Goes on with what is there already, and writes only what is missing. `say` hears of what a user
+    should know. Returns the record as `evaluation.json` holds it. Raises CurateError where a task or
+    the model cannot be read, and OutputError where `out` holds something else.
+    """
+    asked = asked or Asked()
+    device = checkpoint.device_of(asked.device)
+    asked = replace(asked, dtype=checkpoint.dtype_of(asked.dtype, device), device=str(device))
+    tokenizer = checkpoint.load_tokenizer(model)
+    form = prompting.form_of(tokenizer, asked.chat_template, asked.prompts, asked.system)
+    prompter = Prompter(Renderer(tokenizer, chat_template=asked.chat_template), form, asked.system)
+    settings = _settings(model, tokenizer, asked, form)
+    found = [problems.read(task, asked.benchmarks, asked.limit) for task in tasks]
+    wanted = [_wanted(one, prompter, settings, asked) for one in found]
+    notes = [*prompting.warnings(prompter, model, [one.content for one in found[0].rows])]
+    notes += [*defaults_unlike(model, asked.sampling), *_positions(model, wanted, asked.sampling)]
+    for note in [*notes, *(note for one in found for note in one.notes)]:
+        say(note)
+    with writing(out):
+        record = evaluation.begin(out, _record(model, settings, notes), asked.overwrite)
+        for one in wanted:
+            record = _with_task(out, record, one, settings)
+        with Store(out) as store:
+            _write_missing(model, tokenizer, wanted, store, settings, asked, watch, say)
+            for one in wanted:
+                record = _finish(out, record, one, store)
+            store.remove_journal()
+    return record
+
+
+# What is asked.
+
+
+def _settings(model: str, tokenizer: Any, asked: Asked, form: str) -> dict[str, Any]:
+    """What tells these completions from others of the same prompts."""
+    template = asked.chat_template or tokenizer.chat_template if form == "chat" else None
+    return {
+        "model": checkpoint.fingerprint(model),
+        "tokenizer": checkpoint.tokenizer_digest(tokenizer),
+        "prompts": form,
+        "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
+        "system": asked.system,
+        "sampling": asdict(asked.sampling) | {"stop_ids": stop_ids_of(model, tokenizer)},
+        "backend": asked.backend,
+        "dtype": asked.dtype,
+    }
+
+
+def _wanted(found: Problems, prompter: Prompter, settings: dict[str, Any], asked: Asked) -> Wanted:
+    samples = _samples(found, asked)
+    rendered = [prompter.render(problem.content) for problem in found.rows]
+    of = {name: settings[name] for name in ("model", "sampling", "backend", "dtype")}
+    keys = [[key_of(of, ids, sample) for sample in range(samples)] for _, ids in rendered]
+    return Wanted(found, [text for text, _ in rendered], [ids for _, ids in rendered], keys)
+
+
+def _samples(found: Problems, asked: Asked) -> int:
+    given = asked.samples
+    if isinstance(given, dict):
+        given = given.get(found.task.name)
+    return default_samples(len(found.rows)) if given is None else given
+
+
+def _positions(model: str, wanted: Sequence[Wanted], sampling: Sampling) -> Iterator[str]:
+    """Say where prompt and completion may be longer than the model is made for."""
+    config = checkpoint.configuration(model)
+    takes = getattr(config, "max_position_embeddings", None)
+    longest = max(len(ids) for one in wanted for ids in one.prompt_ids)
+    if takes is None or longest + sampling.max_new_tokens <= takes:
+        return
+    room = (
+        f"prompts of up to {longest:,} tokens and {sampling.max_new_tokens:,} new ones, but the "
+        f"model's configuration says it takes {takes:,} in all"
+    )
+    if getattr(config, "rope_parameters", None) is None:  # positions are looked up in a table
+        raise CurateError(f"--max-new-tokens: {room}")
+    yield room
+
+
+def _record(model: str, settings: dict[str, Any], notes: list[str]) -> Record:
+    return evaluation.new_record(model=model, source="generate", settings=settings, notes=notes)
+
+
+def _with_task(out: Path, record: Record, one: Wanted, settings: dict[str, Any]) -> Record:
+    """The record with a task that is under way, unless all that is wanted of it is there."""
+    old = record["tasks"].get(one.name)
+    told = {
+        "state": "running",
+        "title": one.problems.task.title,
+        "scorer": one.problems.task.scorer,
+        "definition": hashlib.sha256(one.problems.task.text.encode()).hexdigest(),
+        "source": one.problems.source,
+        "problems": len(one.keys),
+        "samples": len(one.keys[0]),
+        "sampling": settings["sampling"],
+        "completions": None,
+        "notes": one.problems.notes,
+    }
+    if old is not None:
+        if old["problems"] > told["problems"] or old["samples"] > told["samples"]:
+            raise OutputError(
+                f"{out}: task {one.name} has {old['problems']:,} problems and {old['samples']} "
+                f"samples of each, found {told['problems']:,} and {told['samples']} asked for "
+                "(--overwrite starts anew)"
+            )
+        if old == {**told, "state": "complete", "completions": old["completions"]}:
+            return record
+        told["completions"] = old["completions"]  # whose rows are not written twice
+    evaluation.write_table(out, one.name, "problems", _problems_table(one))
+    record = {**record, "tasks": {**record["tasks"], one.name: told}}
+    evaluation.write_record(out, record)
+    return record
+
+
+def _problems_table(one: Wanted) -> pa.Table:
+    rows = [
+        {
+            "index": index,
+            "id": problem.id,
+            "cluster": problem.cluster,
+            "problem": problem.content,
+            "prompt": text,
+            "prompt_ids": ids,
+            "gold": problem.gold,
+        }
+        for index, (problem, text, ids) in enumerate(
+            zip(one.problems.rows, one.texts, one.prompt_ids, strict=True)
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=evaluation.PROBLEMS)
+
+
+# What is written.
+
+
+def _write_missing(
+    model: str,
+    tokenizer: Any,
+    wanted: Sequence[Wanted],
+    store: Store,
+    settings: dict[str, Any],
+    asked: Asked,
+    watch: Watch,
+    say: Callable[[str], None],
+) -> None:
+    """Decode what no table and no journal has; what takes longest first."""
+    requests = _missing(wanted, store, asked)
+    there = len({key for one in wanted for keys in one.keys for key in keys}) - len(requests)
+    if there:
+        say(f"going on: {there:,} completions are there, {len(requests):,} are missing")
+    if not requests:
+        return
+    network = checkpoint.load_network(model, str(asked.dtype), torch.device(str(asked.device)))
+    with watch(len(requests)) as pace:
+        for written in _decoded(network, requests, settings, asked, pace, say):
+            store.add(_row(written, tokenizer))
+            pace.finished(len(written.token_ids))
+
+
+def _missing(wanted: Sequence[Wanted], store: Store, asked: Asked) -> list[Request]:
+    lengths = Lengths(asked.lengths_from)
+    found: dict[str, tuple[float, Request]] = {}
+    for one in wanted:
+        rows = zip(one.problems.rows, one.prompt_ids, one.keys, strict=True)
+        for problem, ids, keys in rows:
+            known = [count for key in keys if (count := store.tokens.get(key)) is not None]
+            expected = lengths.expected(one.name, problem.id, known)
+            prompt = ids.tolist()
+            for sample, key in enumerate(keys):
+                if key not in store and key not in found:
+                    noise = noise_key(asked.sampling.seed, prompt, sample)
+                    found[key] = (expected, Request(key, prompt, noise))
+    return [request for _, request in sorted(found.values(), key=lambda each: -each[0])]
+
+
+def _decoded(
+    network: Any,
+    requests: Sequence[Request],
+    settings: dict[str, Any],
+    asked: Asked,
+    pace: Pace,
+    say: Callable[[str], None],
+) -> Iterator[Written]:
+    stop_ids = settings["sampling"]["stop_ids"]
+    if asked.backend == "continuous":
+        from curate.evaluate.continuous import write_continuously
+
+        yield from write_continuously(network, requests, asked.sampling, stop_ids, pace.wrote)
+        return
+    decoder = Decoder(network, asked.sampling, stop_ids, asked.batch, pace.wrote)
+    decoder.check(requests)
+    yield from decoder.write(requests)
+    if decoder.halved:
+        say(f"memory did not suffice: the batch was halved {decoder.halved} times")
+
+
+def _row(written: Written, tokenizer: Any) -> dict[str, Any]:
+    ids = written.token_ids[:-1] if written.stopped else written.token_ids
+    return {
+        "key": written.request.key,
+        "text": tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        ),
+        "token_ids": written.token_ids,
+        "tokens": len(written.token_ids),
+        "ending": "eos" if written.stopped else "length",
+    }
+
+
+def _finish(out: Path, record: Record, one: Wanted, store: Store) -> Record:
+    """Write a task's table, unless it is there, and call the task complete."""
+    told = record["tasks"][one.name]
+    if told["state"] == "complete":
+        return record
+    digest = evaluation.write_completions(out, one.name, _batches(one, store))
+    store.know_table(one.name)
+    told = {**told, "state": "complete", "completions": digest}
+    record = {**record, "tasks": {**record["tasks"], one.name: told}}
+    evaluation.write_record(out, record)
+    return record
+
+
+def _batches(one: Wanted, store: Store) -> Iterator[pa.RecordBatch]:
+    """The rows of the table, by problem and sample."""
+    places = [(n, sample) for n, keys in enumerate(one.keys) for sample in range(len(keys))]
+    for begin in range(0, len(places), ROWS):
+        part = places[begin : begin + ROWS]
+        rows = store.rows([one.keys[n][sample] for n, sample in part])
+        full = [
+            row | {"index": n, "id": one.problems.rows[n].id, "sample": sample}
+            for row, (n, sample) in zip(rows, part, strict=True)
+        ]
+        yield pa.RecordBatch.from_pylist(full, schema=evaluation.COMPLETIONS)
