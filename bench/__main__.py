@@ -22,6 +22,9 @@ BENCHES = {
     "layouts": ("bench.layouts", "what finding the traces costs, by where a corpus has them"),
     "tokens": ("bench.tokens", "counting tokens, and what the estimate is off by"),
     "train": ("bench.training", "a step of training, beside TRL alone"),
+    "generate": ("bench.generating", "writing completions, beside model.generate and lm-eval"),
+    "grade": ("bench.grading", "grades a second, and an answer that takes for ever"),
+    "audit": ("bench.auditing", "our grades of real completions, and naive math-verify's"),
     "kernel": ("bench.counting", "counting alone, by lexicon, by teacher and by kernel"),
 }
 
@@ -76,8 +79,9 @@ def _parser() -> argparse.ArgumentParser:
             bench.add_argument(
                 "--corpus", type=_folder, metavar="DIR", help="shards with `trace` and `id` columns"
             )
-        if name == "train":
-            bench.add_argument("--pairs", type=int, default=9, help="rounds that are timed")
+        if name in ("train", "generate", "grade"):
+            pairs = 9 if name == "train" else 3
+            bench.add_argument("--pairs", type=int, default=pairs, help="rounds that are timed")
         if name in ("scan", "emit", "kernel", "layouts"):
             gb, pairs = 0.2 if name in ("kernel", "layouts") else 1.6, 3 if name == "emit" else 5
             bench.add_argument("--gb", type=float, default=gb, help="text of a corpus made here")

@@ -143,10 +143,7 @@ def verdict_function() -> Callable[[str, str], str]:
         return bool(getattr(number, "is_number", False) and not number.has(*rounded))
 
     def verdict(gold: str, answer: str) -> str:
-        try:
-            right, given = parsed(gold), parsed(answer)
-        except Exception:  # such as a character that is half a pair
-            return "parse_error"
+        right, given = parsed(gold), parsed(answer)
         if not right or not given:
             return "parse_error"
         try:

@@ -32,6 +32,7 @@ CLOCK_FACTOR = 10
 
 OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGALRM)
 READY = "ready"
+UNREADABLE = "parse_error"
 STOPPED = "grading was stopped before it was whole"
 
 # A library that starts a thread for every core takes address space for each.
@@ -87,7 +88,8 @@ class Workers:
         """
         The replies, in order.
 
-        One that a worker died over is `timed_out`, or `parse_error` where it was not for time.
+        One that a worker died over is `timed_out`, or `parse_error` where it was not for time, as
+        is one over which the check raised an exception.
         """
         asked = [self._threads.submit(self._ask, question) for question in questions]
         try:
@@ -121,7 +123,7 @@ class _Worker:
         reply = _exchange(process, question)
         if reply:
             return json.loads(reply)
-        return "timed_out" if self._bury(process) in OUT_OF_TIME else "parse_error"
+        return "timed_out" if self._bury(process) in OUT_OF_TIME else UNREADABLE
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -219,7 +221,10 @@ def serve(maker: str, seconds: float, num_bytes: int) -> None:
     for line in sys.stdin.buffer:
         question = json.loads(line)
         _set_timers(seconds)
-        said = check(*question)
+        try:
+            said = check(*question)
+        except Exception:
+            said = UNREADABLE
         _set_timers(0)
         reply(said)
 

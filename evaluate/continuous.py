@@ -76,8 +76,8 @@ def _generated(
     failed = [one.error for one in found.values() if one.error is not None]
     if failed or len(ids) != len(part):
         raise CurateError(
-            f"continuous batching: expected {len(part):,} completions, found {len(ids):,}, of which "
-            f"{len(failed):,} failed{f': {failed[0]}' if failed else ''}"
+            f"continuous batching: expected {len(part):,} completions, found {len(ids):,}, "
+            f"{len(failed):,} of which failed{f': {failed[0]}' if failed else ''}"
         )
     return [_checked(one, sampling, stop_ids) for one in ids]
 

@@ -37,7 +37,7 @@ NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A completion to write: its storage key, the prompt's token ids, and what its noise hangs on."""
+    """A completion to write: its storage key, the prompt's token ids, what its noise hangs on."""
 
     key: str
     prompt_ids: Sequence[int]
@@ -96,6 +96,8 @@ class Decoder:
     def write(self, requests: Iterable[Request]) -> Iterator[Written]:
         """The completions as they are done, the requests begun in their order."""
         self._waiting.extend(map(_Row, requests))
+        if not self._rows:  # no places that nobody would take
+            self._slots = Slots(min(self._slots.places, len(self._waiting)))
         while self._waiting or self._rows:
             try:
                 yield from self._fill() if self._is_to_fill() else self._step()
@@ -109,7 +111,7 @@ class Decoder:
         """
         Raise CurateError unless a step over two rows gives the logits that each has alone.
 
-        States that are not keys and values, or positions that are not told, would go wrong silently.
+        States that are not keys and values, or positions that are not told, go wrong silently.
         """
         ids = list(requests[0].prompt_ids)
         rows = [_Row(requests[0], []), _Row(Request("", ids[len(ids) // 2 :], 0), [])]
@@ -124,8 +126,8 @@ class Decoder:
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
         if not apart < (EXACT if self._exact else ROUGH):
             raise CurateError(
-                f"{name}: expected a row in a batch to have the logits that it has alone, found them "
-                f"{apart:.1%} apart: --backend continuous may know how to"
+                f"{name}: expected a row in a batch to have the logits that it has alone, found "
+                f"them {apart:.1%} apart: --backend continuous may know how to"
             )
 
     def _apart(self, rows: Sequence[_Row]) -> float:

@@ -10,7 +10,7 @@ task or samples are added, and not where two tasks ask the same.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,14 @@ class Asked:
     """
     How completions are to be written.
 
-    `samples` is the number for each problem, by the task's name, or for all; by default 16 up to 100
-    problems, 4 up to 500, else 1. `benchmarks` is a folder of problem files, without which the Hub
-    is asked. `lengths_from` is another evaluation, whose lengths say what to begin with. Defaults of
-    `dtype` and `device` are what the machine has. The others are as `Sampling`, `Prompter` and
-    `Decoder` have them.
+    `samples` is the number for each problem, by the task's name, or for all; by default 16 up to
+    100 problems, 4 up to 500, else 1. `benchmarks` is a folder of problem files, without which the
+    Hub is asked. `lengths_from` is another evaluation, whose lengths say what to begin with.
+    Defaults of `dtype` and `device` are what the machine has. The others are as `Sampling`,
+    `Prompter` and `Decoder` have them.
     """
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     samples: int | dict[str, int] | None = None
     benchmarks: Path | None = None
     limit: int | None = None
@@ -101,8 +101,8 @@ def generate(
     Have a model write completions to the problems of tasks, into the folder `out`.
 
     Goes on with what is there already, and writes only what is missing. `say` hears of what a user
-    should know. Returns the record as `evaluation.json` holds it. Raises CurateError where a task or
-    the model cannot be read, and OutputError where `out` holds something else.
+    should know. Returns the record as `evaluation.json` holds it. Raises CurateError where a task
+    or the model cannot be read, and OutputError where `out` holds something else.
     """
     asked = asked or Asked()
     device = checkpoint.device_of(asked.device)

@@ -11,8 +11,8 @@ LINE_SECONDS = 15.0
 
 class Pace:
     """
-    Counts what is written. `expected` is the tokens that all completions are thought to have, and is
-    corrected as they are done: what is left has the mean of those that are.
+    Counts what is written, and says so. What is left is thought to have the mean length of what is
+    done.
     """
 
     def __init__(self, completions: int, say: Callable[["Pace"], None]) -> None:

@@ -19,17 +19,30 @@ from curate.evaluate.task import CHOICES, PLACEHOLDER, Gold, Source, Task
 from curate.rawfooter import first_line
 
 LETTERS = "ABCDEFGHIJ"
+ANSWERS = ("text", "index", "list")
+"""Forms of golds that are answers themselves."""
+
+STATEMENT = "problem"
+"""The field of a prompt that has the problem, where it has one."""
+
 INTEGER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is asked, as the content of the user's message, and what is right (see the scorer)."""
+    """
+    What is asked, as the content of the user's message, and what is right, as the scorer reads it.
+
+    `statement` is the problem alone. `reference` is an answer that is right: the gold itself, where
+    that is one.
+    """
 
     id: str
     cluster: str
     content: str
+    statement: str
     gold: str
+    reference: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ def read(task: Task, benchmarks: Path | None, limit: int | None = None) -> Probl
     source, folder = _source(task, benchmarks)
     if folder is not None:
         path = folder / str(source.name)
-        where, rows, told = str(path), list(_rows_of(path)), {"file": path.name}
+        where, rows, told = str(path), list(rows_of(path)), {"file": path.name}
         told["sha256"] = _digest(path)
     else:
         where = f"{source.path} (Hub)"
@@ -76,24 +89,7 @@ def read(task: Task, benchmarks: Path | None, limit: int | None = None) -> Probl
     return Problems(task, found[:limit], told, notes)
 
 
-def _source(task: Task, benchmarks: Path | None) -> tuple[Source, Path | None]:
-    """What to read, and the folder of the file; None for the Hub."""
-    folder = benchmarks or task.place
-    if task.file is not None and folder is not None:
-        return task.file, folder
-    if task.hub is None:
-        raise CurateError(
-            f"--benchmarks: expected the folder of {task.file.name if task.file else ''}, as task "
-            f"{task.name} has no source on the Hub"
-        )
-    if benchmarks is not None:
-        raise CurateError(
-            f"--benchmarks: task {task.name} knows of no file, only of {task.hub.path} on the Hub"
-        )
-    return task.hub, None
-
-
-def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of JSON Lines, Parquet, CSV, or a folder of Parquet files."""
     try:
         if path.is_dir():
@@ -113,6 +109,23 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
         raise CurateError(f"{path}: expected a file of problems, found none") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise CurateError(f"{path}: cannot be read: {first_line(error)}") from None
+
+
+def _source(task: Task, benchmarks: Path | None) -> tuple[Source, Path | None]:
+    """What to read, and the folder of the file; None for the Hub."""
+    folder = benchmarks or task.place
+    if task.file is not None and folder is not None:
+        return task.file, folder
+    if task.hub is None:
+        raise CurateError(
+            f"--benchmarks: expected the folder of {task.file.name if task.file else ''}, as task "
+            f"{task.name} has no source on the Hub"
+        )
+    if benchmarks is not None:
+        raise CurateError(
+            f"--benchmarks: task {task.name} knows of no file, only of {task.hub.path} on the Hub"
+        )
+    return task.hub, None
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -188,7 +201,12 @@ def _problem(
         filled[CHOICES] = "\n".join(f"{a}. {b}" for a, b in zip(LETTERS, choices, strict=False))
     content = PLACEHOLDER.sub(lambda found: filled[found[1]], source.prompt or task.prompt)
     cluster = name if source.cluster is None else _text(_value(place, row, source.cluster))
-    return Problem(name, cluster, content, _gold(place, row, source.gold, choices))
+    gold = _gold(place, row, source.gold, choices)
+    reference = gold if source.gold.form in ANSWERS else None
+    if source.reference is not None:
+        reference = _text(_value(place, row, source.reference))
+    statement = filled.get(STATEMENT, content)
+    return Problem(name, cluster, content, statement, gold, reference)
 
 
 def _choices(where: str, name: str, row: Mapping[str, Any], source: Source) -> list[str] | None:
@@ -232,7 +250,7 @@ def _gold(where: str, row: Mapping[str, Any], gold: Gold, choices: Sequence[str]
             raise CurateError(f"{where}: gold: expected {gold.pattern!r} in {text[-80:]!r}")
         text = found[1]
     if gold.form == "countdown":
-        return _countdown(where, text)
+        return _countdown(where, text, gold)
     if gold.form == "index":
         return _letter(where, text, choices)
     if gold.map:
@@ -240,6 +258,8 @@ def _gold(where: str, row: Mapping[str, Any], gold: Gold, choices: Sequence[str]
             raise CurateError(f"{where}: gold: expected {', '.join(gold.map)}, found {text!r}")
         return gold.map[text]
     if choices is not None:
+        if text.strip() not in choices:
+            raise CurateError(f"{where}: gold: expected one of the choices, found {text!r}")
         return LETTERS[choices.index(text.strip())]
     return text.strip()
 
@@ -250,7 +270,7 @@ def _letter(where: str, text: str, choices: Sequence[str] | None) -> str:
     return LETTERS[int(text)]
 
 
-def _countdown(where: str, text: str) -> str:
+def _countdown(where: str, text: str, gold: Gold) -> str:
     """The numbers and the target of a problem in words: those behind "numbers", and the other."""
     before, _, listed = text.partition("numbers")
     listed, _, behind = listed.partition("\n")
@@ -261,7 +281,7 @@ def _countdown(where: str, text: str) -> str:
         targets = [str(target)]
     if len(targets) != 1 or not numbers:
         raise CurateError(f"{where}: gold: expected numbers and one target in {text[:80]!r}")
-    return json.dumps({"numbers": numbers, "target": int(targets[0])})
+    return json.dumps({"numbers": numbers, "target": int(targets[0]), "all": gold.all})
 
 
 def _check(where: str, found: Sequence[Problem], source: Source) -> None:

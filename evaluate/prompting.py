@@ -8,10 +8,9 @@ are rendered and worded alike.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -135,4 +134,6 @@ def _content(prompt: Prompt) -> str:
 
 def _end(texts: Sequence[str]) -> str:
     """What all texts end with."""
-    return os.path.commonprefix([text[::-1] for text in texts])[::-1]
+    first, last = min(turned := [text[::-1] for text in texts]), max(turned)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(one for one, _ in same)[::-1]

@@ -51,14 +51,14 @@ class Sampling:
         drawn = 0 <= self.temperature < math.inf and 0 < self.top_p <= 1 and self.top_k >= 0
         if not drawn or self.max_new_tokens < 1:
             raise CurateError(
-                "sampling: expected a temperature from 0, top_p above 0 to 1, top_k from 0 and a new "
-                f"token at least, found {self.temperature}, {self.top_p}, {self.top_k} and "
+                "sampling: expected a temperature from 0, top_p above 0 to 1, top_k from 0 and a "
+                f"new token at least, found {self.temperature}, {self.top_p}, {self.top_k} and "
                 f"{self.max_new_tokens}"
             )
 
 
 class Choice(NamedTuple):
-    """The token int64[n] of each row, and whether no rounding could have made it another: bool[n]."""
+    """The token int64[n] of each row; bool[n], whether no rounding could have made it another."""
 
     tokens: torch.Tensor
     sure: torch.Tensor

@@ -2,9 +2,9 @@
 A key-value cache with a place for each row, so that rows come and go without the others moving.
 
 Rows are aligned at their ends: all write their next token to the same column. A row that is done
-gives its place to the last one; a new one is copied in with its end at that column. Columns in front
-of the longest row are not attended to by anyone and fall out of the window; what is in front of a
-shorter one is masked.
+gives its place to the last one; a new one is copied in with its end at that column. Columns in
+front of the longest row are not attended to by anyone and fall out of the window; what is in front
+of a shorter one is masked.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ GROWTH = 256
 
 
 class Window:
-    """Rows and columns of the cache that are in use: `rows` places, columns from `begin` to `end`."""
+    """What is in use of the cache: `rows` places, and columns from `begin` to `end`."""
 
     def __init__(self) -> None:
         self.rows = self.begin = self.end = 0
@@ -133,7 +133,9 @@ class Slots:
         if self.cache is not None:
             return
         for pair in _pairs(like):
-            buffers = [each.new_zeros(self.places, each.shape[1], 0, each.shape[3]) for each in pair]
+            buffers = [
+                each.new_zeros(self.places, each.shape[1], 0, each.shape[3]) for each in pair
+            ]
             self._layers.append(SlotLayer(self.window, buffers))
         self._valid = self._valid.to(self._layers[0].buffers[0].device)
         self.cache = Cache(layers=[*self._layers])

@@ -1,8 +1,9 @@
 """
 Completions that are written, by their keys: those in a folder's tables, and those in its journal.
 
-The journal is `OUT/completions.jsonl`, a line for each completion as it is done; a line is whole once
-its newline is there, and what follows the last newline is what a killed run left, and is dropped.
+The journal is `OUT/completions.jsonl`, a line for each completion as it is done; a line is whole
+once its newline is there, and what follows the last newline is what a killed run left, and is
+dropped.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ def key_of(told: Mapping[str, Any], prompt_ids: np.ndarray, sample: int) -> str:
     """
     The storage key of a completion: a SHA-256, in hex.
 
-    `told` is what it depends on beside the prompt's token ids int32[p] and the number of the sample:
-    the model's fingerprint, and how tokens are drawn.
+    `told` is what it depends on beside the prompt's token ids int32[p] and the number of the
+    sample: the model's fingerprint, and how tokens are drawn.
     """
     head = json.dumps([told, sample], sort_keys=True).encode()
     return hashlib.sha256(head + b"\n" + prompt_ids.astype("<i4").tobytes()).hexdigest()
@@ -53,9 +54,13 @@ class Store:
         for task in evaluation.read_record(out)["tasks"]:
             if evaluation.table_of(out, task, "completions").exists():
                 self.know_table(task)
-        self._file = open(journal_of(out), "a+b")  # noqa: SIM115  closed by __exit__
-        self._know_journal()
+        self._file = open(journal_of(out), "a+b")
         self._synced = time.monotonic()
+        try:
+            self._know_journal()
+        except OutputError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Store":
         return self

@@ -5,7 +5,7 @@ Tasks: what problems are asked, how, and how answers are scored. Each is a TOML 
     title = "AIME 2025"
     licence = "..."                      # of the problems
     scorer = "mathematics"               # or choice, countdown, instructions
-    prompt = "{problem}\\nPlease ..."     # each {name} is filled from the column that `fields` names
+    prompt = "{problem}\\nPlease ..."     # each {name} is filled from a column, see `fields`
 
     [hub]                                # where the problems are: on the Hub
     path = "..."
@@ -21,15 +21,17 @@ Tasks: what problems are asked, how, and how answers are scored. Each is a TOML 
 
 A gold may have a `pattern` (a regular expression; the gold is its first group), a `form` (`index`
 of a choice, `list` of answers, `json` of several `columns`, `countdown`), a `map` from what the
-column holds. `choices` is a column with a list, or several columns, of which the gold's comes first
-and all are shuffled by a hash of the id; the prompt has them as {choices}. `where` keeps rows whose
-columns match regular expressions. `cluster` is a column: problems that share its value are not
-independent. With `distinct`, later rows of the same id are left out.
+column holds; a countdown's numbers need not all be used where it has `all = false`. `reference` is
+a column with an answer that is right. `choices` is a column with a list, or several columns with a
+choice each, which a hash of the id shuffles and among which the gold's is the right one; the prompt
+has them as {choices}. `where` keeps rows whose columns match regular expressions. `cluster` is a
+column: problems that share its value are not independent. With `distinct`, later rows of the same
+id are left out.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -42,6 +44,35 @@ SCORERS = ("mathematics", "choice", "countdown", "instructions")
 FORMS = ("text", "index", "list", "json", "countdown")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 CHOICES = "choices"
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+def _table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+def _anything(value: Any) -> bool:
+    return True
+
+
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "*": (lambda value: isinstance(value, str), "text"),
+    "all": (lambda value: isinstance(value, bool), "true or false"),
+    "distinct": (lambda value: isinstance(value, bool), "true or false"),
+    "problems": (lambda value: type(value) is int and value > 0, "a number of problems"),
+    "columns": (_texts, "a list of texts"),
+    "choices": (
+        lambda value: isinstance(value, str) or _texts(value),
+        "a column or a list of them",
+    ),
+    **dict.fromkeys(("map", "fields", "where"), (_table, "a table of texts")),
+    **dict.fromkeys(("gold", "hub", "file", "place"), (_anything, "")),  # looked at elsewhere
+}
+"""What the values of keys may be."""
+
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -54,6 +85,7 @@ class Gold:
     pattern: str | None = None
     form: str = "text"
     map: Mapping[str, str] = field(default_factory=dict)
+    all: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +101,7 @@ class Source:
     problems: int | None = None
     id: str | None = None
     cluster: str | None = None
+    reference: str | None = None
     prompt: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     choices: str | tuple[str, ...] | None = None
@@ -142,7 +175,7 @@ def _tuples(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _known(where: str, kind: type, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a table, which must be those of a dataclass, and of their types."""
+    """The keys of a table, which must be those of a dataclass, with values of their kinds."""
     names = {each.name: each for each in fields(kind)}
     strange = sorted({*told} - {*names})
     missing = [
@@ -153,12 +186,16 @@ def _known(where: str, kind: type, told: Mapping[str, Any]) -> dict[str, Any]:
     if strange or missing:
         found = f"unknown {strange[0]}" if strange else f"no {missing[0]}"
         raise CurateError(f"{where}: expected keys of {', '.join(names)}; found {found}")
+    for name, value in told.items():
+        kind_of, what = KINDS.get(name, KINDS["*"])
+        if not kind_of(value):
+            raise CurateError(f"{where}: {name}: expected {what}, found {value!r}")
     return dict(told)
 
 
 def _check(which: str, task: Task) -> None:
     """Raise CurateError where a task contradicts itself."""
-    if not NAME.fullmatch(str(task.name)):
+    if not NAME.fullmatch(task.name):
         raise CurateError(f"{which}: name: expected small letters, digits, - and _")
     if task.scorer not in SCORERS:
         raise CurateError(f"{which}: scorer: expected one of {', '.join(SCORERS)}")

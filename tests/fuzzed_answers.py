@@ -3,8 +3,8 @@
 import random
 
 PIECES = (
-    r"\boxed{|\boxed{}|\fbox {|}|{|}}}}|\frac{|\frac{1}{2}|\sqrt[|\sqrt{|\left(|\right)|\text{|\{|\}"
-    r"|\\|$|$$|\(|\)|\[|\]|^|_|^{|!|!!|\binom{|\sum_{|\int_|\infty|\cup|\pmod{|\begin{pmatrix}|&|%|\%"
+    r"\boxed{|\boxed{}|\fbox {|}|{|}}}}|\frac{|\frac{1}{2}|\sqrt[|\sqrt{|\left(|\right)|\text{|\{"
+    r"|\}|\\|$|$$|\(|\)|\[|\]|^|_|^{|!|!!|\binom{|\sum_{|\int_|\infty|\cup|\pmod{|\begin{pmatrix}|&|%|\%"
     r"|\frac|\dfrac12|\lim_{x\to0}|\log|\sin^{-1}|\pi|e^{|i|x|=|<|\le|,|;|:|\in|\mathbb{R}|\ldots|..."
     r"|</think>|<answer>|</answer>|<|im_end|>|</s>|answer is |Answer: |The answer is $|(A)|B.|**D**"
     r"|\text{(C)}|12 * 3|(1 + 2) / 3|×|÷|−|²|½|°|π|∞|é|中文|العربية|🙂"

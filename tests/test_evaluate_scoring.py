@@ -56,7 +56,7 @@ R, W, N, T = "correct", "wrong", "no_answer", "truncated"
         (r"<think>x</think>\boxed{41} and", False, "length", (T, W)),
         (r"\boxed{42}", False, "length", (T, R)),
         ("<think>x</think>\n", False, "length", (T, T)),
-        ("<think>x</think>it is 42", False, "length", (T, R)),
+        ("<think>x</think>So it comes to 42 in", False, "length", (T, R)),
         # A thought that is never closed has no answer, wherever a box is.
         (r"<think>\boxed{42}", False, "eos", (N, N)),
         (r"<think>\boxed{42}", False, "length", (T, T)),
@@ -76,7 +76,7 @@ R, W, N, T = "correct", "wrong", "no_answer", "truncated"
         ("</think>42<|im_end|>\n<|endoftext|>", False, "eos", (N, R)),
         ("</think>42<｜end▁of▁sentence｜>", False, "eos", (N, R)),
         ("</think>42</s>", False, "eos", (N, R)),
-        ("</think>1 < 2 > 42", False, "eos", (N, R)),
+        ("</think>So it has to be 42 <b>", False, "eos", (N, R)),
     ],
 )
 def test_what_is_graded_and_what_it_is_called(scorers, text, opened, ending, expected):
@@ -130,7 +130,8 @@ def test_choices(scorers, text, expected):
         ("The expression is 2*3*4. Done", (N, R)),
         ("I give up", (N, N)),
         ("24", (W, W)),
-        ("2*3*" + "(" * 900, (W, W)),
+        ("2*3*" + "(" * 150, (W, W)),
+        ("2*3*" + "(" * 900, (N, N)),
         ("9" * 5000, (N, N)),
     ],
 )
@@ -199,9 +200,9 @@ def test_what_a_grade_shows(scorers):
     texts = [rf"\boxed{{{long}}}", "the answer is $7$", "\\boxed{\ud800}", "<think>"]
     found, _ = grades(scorers, "mathematics", texts)
     assert found[0].answer == long[:1000] and json.loads(found[0].detail) == {"characters": 1500}
-    assert found[1].answer is None and json.loads(found[1].detail) == {"lenient_answer": "7"}
+    assert found[1].answer is None and json.loads(found[1].detail) == {"lenient_answer": "$7$"}
     assert found[2].answer == "?" and found[2].status == "parse_error"
-    assert found[3] == ("truncated" if False else "no_answer", "no_answer", None, None, None)
+    assert found[3] == ("no_answer", "no_answer", None, None, None)
 
 
 PIECES = st.sampled_from(
@@ -225,9 +226,7 @@ def test_only_what_ends_a_text_is_taken_for_special(text):
 @given(st.text(alphabet="<think>/ab\n", max_size=60), st.booleans())
 def test_an_answer_part_has_no_tag_of_thoughts(text, opened):
     part = answer_part(text, opened=opened)
-    assert (
-        part is None or not {"<think>", "</think>"} & {*part.split("x")} and "<think>" not in part
-    )
+    assert part is None or ("<think>" not in part and "</think>" not in part)
 
 
 @given(st.text(max_size=300))

@@ -106,8 +106,8 @@ def generate(
     """
     Have a model write completions to the problems of tasks, into OUT.
 
-    What is there is not written again: after a kill the same command goes on, and more tasks or more
-    samples are added to it. In float32 a sample is the same in any batch and order.
+    What is there is not written again: after a kill the same command goes on, and more tasks or
+    more samples are added to it. In float32 a sample is the same in any batch and order.
     """
     from curate.evaluate import task
     from curate.evaluate.generating import generate as run

@@ -1,0 +1,267 @@
+"""`curate evaluate grade`: files, going on after a kill, refusals, and what the command says."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from curate.commands.evaluate_grade import grade
+from curate.errors import CurateError, OutputError
+from curate.evaluate import evaluation
+from curate.evaluate.grade import Asked, gold_reads, grade_tasks
+from tests.graded_folders import graded, write_task
+
+if importlib.util.find_spec("math_verify") is None:
+    pytest.skip("math-verify is not installed", allow_module_level=True)
+
+ROOT = Path(__file__).parents[1]
+SLOW = "10^{10^{10^{10}}}"
+
+RUN = """
+import sys
+from pathlib import Path
+from curate.evaluate.grade import Asked, grade_tasks
+grade_tasks(Path(sys.argv[1]), Asked(workers=int(sys.argv[2]), seconds=float(sys.argv[3])))
+"""
+
+
+KINDS = (r"\boxed{%d}", r"\boxed{%d.0}", "it has to be %d", "<think>%d")
+ALGEBRAIC = (r"\boxed{%d}", r"\boxed{x+%d}", r"\boxed{%d+x}", r"\boxed{\frac{%d}{7}}")
+
+
+def texts_of(problems, samples, slow):
+    """Answers right and wrong; of every 20th problem such as take algebra, of some without end."""
+    rows = [
+        [(KINDS if n % 20 else ALGEBRAIC)[(n + s) % 4] % (n + s // 2) for s in range(samples)]
+        for n in range(problems)
+    ]
+    for n in slow:
+        rows[n][0] = rf"\boxed{{{SLOW} + {n}}}"
+    return rows
+
+
+def task(folder, problems=700, samples=4, slow=()):
+    golds = [str(n) for n in range(problems)]
+    return write_task(folder, "m", "mathematics", golds, texts_of(problems, samples, slow))
+
+
+def files(folder):
+    """All that is in a task's folder, by name."""
+    return {path.name: path.read_bytes() for path in (folder / "m").iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with 2,800 completions, graded in one go."""
+    folder = task(tmp_path_factory.mktemp("whole") / "out")
+    grade_tasks(folder, Asked(workers=2))
+    return folder
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(grade, [str(one) for one in arguments], standalone_mode=False)
+
+
+def test_rows_are_those_of_the_completions(whole):
+    grades = evaluation.read_table(whole, "m", "grades")
+    completions = evaluation.read_table(whole, "m", "completions")
+    assert grades.schema == evaluation.GRADES
+    for name in ("index", "id", "sample"):
+        assert grades[name].equals(completions[name])
+    record = json.loads((whole / "m" / "grades.json").read_text())
+    for name, column in (("strict", "status"), ("lenient", "lenient")):
+        found = grades[column].value_counts().to_pylist()
+        counts = {one["values"]: one["counts"] for one in found}
+        assert counts == {status: n for status, n in record["counts"][name].items() if n}
+    assert record["completions"] == evaluation.read_record(whole)["tasks"]["m"]["completions"]
+    assert record["scorer"] == "mathematics" and record["settings"] == {"seconds": 2.0}
+    assert set(record["versions"]) >= {"curate-cot", "math-verify", "sympy"}
+    assert not (whole / "m" / ".grading").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_byte(whole, tmp_path, workers):
+    folder = task(tmp_path / "out")
+    grade_tasks(folder, Asked(workers=workers))
+    assert files(folder) == files(whole)
+
+
+def test_kills_change_no_byte(whole, tmp_path):
+    """Of a run that is killed again and again, at any time, and of its workers."""
+    folder, kills = task(tmp_path / "out"), 0
+    while not (folder / "m" / "grades.json").exists():
+        command = [sys.executable, "-c", RUN, str(folder), "2", "2"]
+        before = set((folder / "m" / ".grading").glob("[0-9]*"))
+        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as run:
+            while run.poll() is None and kills < 2:
+                time.sleep(0.001)
+                if set((folder / "m" / ".grading").glob("[0-9]*")) - before:
+                    run.kill()
+                    kills += 1
+                    break
+    assert kills == 2
+    assert files(folder) == files(whole)
+
+
+def test_a_worker_that_is_killed_costs_its_answer_only(tmp_path):
+    folder = task(tmp_path / "out", problems=20, samples=2, slow=(7,))
+    command = [sys.executable, "-c", RUN, str(folder), "1", "60"]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as run:
+        while not (workers := psutil.Process(run.pid).children()):
+            time.sleep(0.01)
+        while workers[0].cpu_times().user < 3:  # a second goes into what it imports
+            time.sleep(0.01)
+        workers[0].kill()
+    assert run.returncode == 0
+    statuses = [row["status"] for row in evaluation.read_table(folder, "m", "grades").to_pylist()]
+    assert [n for n, status in enumerate(statuses) if status == "parse_error"] == [14]
+
+
+def test_an_interrupt_leaves_what_is_done(tmp_path):
+    folder = task(tmp_path / "out", slow=(0, 300, 600))
+    command = [sys.executable, "-c", RUN, str(folder), "1", "0.5"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=pipe) as run:
+        while not list((folder / "m" / ".grading").glob("[0-9]*")):
+            time.sleep(0.01)
+        os.kill(run.pid, signal.SIGINT)
+        run.communicate()
+    assert run.returncode == -signal.SIGINT
+    assert not list((folder / "m").glob("grades*"))
+    assert graded(folder, "m", seconds=0.5)[0]["status"] == "timed_out"
+
+
+def test_a_second_time_nothing_is_done(whole):
+    before = {path: path.stat().st_mtime_ns for path in (whole / "m").iterdir()}
+    done = invoke(whole)
+    assert done.return_value == 0 and done.stderr == "note: m: has been graded so\n"
+    assert {path: path.stat().st_mtime_ns for path in (whole / "m").iterdir()} == before
+
+
+def test_other_settings_or_completions_start_anew_with_a_note(tmp_path):
+    folder = task(tmp_path, problems=3)
+    assert invoke(folder).stderr == ""
+    assert invoke(folder, "--seconds", 1).stderr == (
+        "note: m: grades with other settings: graded anew\n"
+    )
+    task(folder, problems=4)
+    assert invoke(folder, "--seconds", 1).stderr == (
+        "note: m: grades with other completions: graded anew\n"
+    )
+    assert invoke(folder, "--seconds", 1, "--overwrite").stderr == ""
+    assert evaluation.read_table(folder, "m", "grades").num_rows == 16
+
+
+def test_the_command_prints_a_table_or_one_document(tmp_path):
+    write_task(tmp_path, "m", "mathematics", ["1", "2"], [["\\boxed{1}"] * 2, ["2", "<think>"]])
+    write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}", "B"]], endings="length")
+    done = invoke(tmp_path, "--workers", 1)
+    head, *lines = done.stdout.splitlines()
+    assert head.split()[:4] == ["task", "asked", "accuracy", "lenient"]
+    assert lines[0].split() == [*"m 4 50.0% 75.0% 0.0% 50.0% 0.0% 0.0% 0.0% 10".split()]
+    assert lines[1].split() == [*"c 2 0.0% 50.0% 0.0% 0.0% 100.0% 0.0% 0.0% 10".split()]
+    told = json.loads(invoke(tmp_path, "--json").stdout)
+    assert told["tasks"]["m"]["counts"]["strict"]["correct"] == 2
+    assert told["tasks"]["c"]["mean_tokens"] == 10 and told["running"] == []
+    assert json.loads(invoke(tmp_path, "--json", "--task", "c").stdout)["tasks"].keys() == {"c"}
+
+
+def test_what_could_not_be_read_is_a_warning_above_one_per_cent(tmp_path):
+    texts = [[r"\boxed{%s}" % (r"\frac" if n < 2 else "1")] for n in range(199)]
+    write_task(tmp_path, "m", "mathematics", ["1"] * 199, texts)
+    (warning,) = json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"]
+    assert warning.startswith(
+        "1.0% of 199 answers could not be read, or not in time (parse_error 2"
+    )
+    assert invoke(tmp_path).stderr.endswith(f"warning: m: {warning}\n")
+    write_task(tmp_path, "m", "mathematics", ["1"] * 200, [*texts, ["1"]])
+    assert json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"] == []
+
+
+def changed(folder, **more):
+    record = evaluation.read_record(folder)
+    record["tasks"]["m"] |= more
+    evaluation.write_record(folder, record)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"samples": 3}, r"expected 9 completions \(problems x samples\), found 12"),
+        ({"problems": 4}, "expected problems 0 to 3 in order, found 3 rows"),
+        ({"state": "running"}, "expected a whole task, found m under way"),
+        ({"completions": "0"}, "expected what the record says, found other completions"),
+        ({"scorer": "taste"}, "expected a scorer of mathematics, choice"),
+        ({"scorer": "choice"}, "problem m-0: expected a gold for choice, found '0'"),
+        ({"scorer": "countdown"}, "problem m-0: expected a gold for countdown, found '0'"),
+        ({"scorer": "instructions"}, "problem m-0: expected a gold for instructions, found '0'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, more, said):
+    task(tmp_path, problems=3)
+    changed(tmp_path, **more)
+    with pytest.raises(CurateError, match=said):
+        grade_tasks(tmp_path, Asked())
+    assert not (tmp_path / "m" / "grades.json").exists()
+
+
+def test_other_refusals(tmp_path):
+    with pytest.raises(OutputError, match="expected the record of an evaluation"):
+        grade_tasks(tmp_path, Asked())
+    folder = task(tmp_path, problems=3)
+    with pytest.raises(CurateError, match=r"--task n: .* has m"):
+        grade_tasks(folder, Asked(tasks=("n",)))
+    evaluation.table_of(folder, "m", "completions").unlink()
+    with pytest.raises(OutputError, match="expected the task's completions, found none"):
+        grade_tasks(folder, Asked())
+
+
+def test_a_task_under_way_is_told_of_and_left(tmp_path):
+    write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}"]])
+    task(tmp_path, problems=3)
+    changed(tmp_path, state="running", completions=None)
+    done = invoke(tmp_path)
+    assert done.stderr == "note: m: under way, not graded\n" and "\nc " in done.stdout
+    with pytest.raises(CurateError, match="expected a whole task, found m under way"):
+        grade_tasks(tmp_path, Asked(tasks=("m",)))
+
+
+def test_rows_out_of_order_are_refused(tmp_path):
+    folder = task(tmp_path, problems=3)
+    table = evaluation.read_table(folder, "m", "completions").take([0, 1, 2, 4, 3, *range(5, 12)])
+    evaluation.write_table(folder, "m", "completions", table)
+    path = evaluation.table_of(folder, "m", "completions")
+    changed(folder, completions=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(
+        OutputError, match=r"row 3: expected problem and sample \(0, 3\), found \(1, 0"
+    ):
+        grade_tasks(folder, Asked())
+
+
+@pytest.mark.parametrize(
+    ("scorer", "gold", "reads"),
+    [
+        ("mathematics", r"\frac{1}{2}", True),
+        ("mathematics", " ", False),
+        ("mathematics", None, False),
+        ("choice", "(B)", True),
+        ("choice", "K", False),
+        ("countdown", '{"numbers": [1], "target": 1}', True),
+        ("countdown", '{"numbers": ["1"], "target": 1}', False),
+        ("countdown", '{"target": 1}', False),
+        ("instructions", '{"prompt": "", "instruction_id_list": [], "kwargs": []}', True),
+        ("instructions", '{"prompt": "", "instruction_id_list": ["a"], "kwargs": []}', False),
+        ("instructions", "[]", False),
+    ],
+)
+def test_golds(scorer, gold, reads):
+    assert gold_reads(scorer, gold) is reads
