@@ -79,6 +79,12 @@ class Grader:
         first = [_compared(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
         return self._all_verdicts(first)
 
+    def by_algebra(self, answers: Sequence[str], golds: Sequence[str]) -> list[str]:
+        """The same by computer algebra alone: also of what could be settled without."""
+        pairs = [(_plain_gold(gold), one) for one, gold in zip(answers, golds, strict=True)]
+        verdicts = self._verdicts({*pairs})
+        return [verdicts[pair] for pair in pairs]
+
     def _at_once(self, part: str | None, gold: str | None, truncated: bool) -> str | Pair | None:
         """A status, or what a worker has to be asked."""
         if gold is None or not gold.strip():

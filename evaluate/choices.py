@@ -33,4 +33,5 @@ def letter_of(answer: str) -> str | None:
 
 def verdict(answer: str, gold: str) -> str:
     """Whether an answer is the gold's letter; what is no choice is wrong."""
-    return "correct" if letter_of(answer) == letter_of(gold) else "wrong"
+    right = letter_of(gold)
+    return "correct" if right is not None and letter_of(answer) == right else "wrong"

@@ -100,9 +100,8 @@ def _grade_task(out: Path, task: str, told: Record, asked: Asked, watch: Watch) 
         done_before, notes = record is not None, []
         if record is None:
             problems = _problems(out, task, told)
-            notes = gradefiles.begin(out, task, settings, overwrite=asked.overwrite)
-            scorer = scorer_of(told["scorer"], asked.workers, asked.seconds)
-            with closing(scorer):
+            with closing(scorer_of(told["scorer"], asked.workers, asked.seconds)) as scorer:
+                notes = gradefiles.begin(out, task, settings, overwrite=asked.overwrite)
                 _grade_parts(out, task, told, problems, scorer, asked.workers, watch)
             record = gradefiles.finish(out, task, settings)
         return Graded(

@@ -66,7 +66,6 @@ def begin(out: Path, task: str, asked: Record, *, overwrite: bool) -> list[str]:
         work.mkdir()
         with whole_file(_asked_of(work)) as part:
             part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-    record_of(out, task).unlink(missing_ok=True)
     return notes
 
 
@@ -113,7 +112,8 @@ def write_part(path: Path, rows: pa.Table, grades: Sequence[Grade], compared: Co
 
 
 def finish(out: Path, task: str, asked: Record) -> Record:
-    """Put the parts together, and say what they hold; returns that."""
+    """Put the parts together, in place of older grades, and say what they hold; returns that."""
+    record_of(out, task).unlink(missing_ok=True)  # it is of the grades that go
     counts = {name: Counter(dict.fromkeys(STATUSES, 0)) for name in ("strict", "lenient")}
     compared = Compared()
     with (

@@ -271,14 +271,15 @@ def _letter(where: str, text: str, choices: Sequence[str] | None) -> str:
 
 
 def _countdown(where: str, text: str, gold: Gold) -> str:
-    """The numbers and the target of a problem in words: those behind "numbers", and the other."""
-    before, _, listed = text.partition("numbers")
-    listed, _, behind = listed.partition("\n")
-    targets = INTEGER.findall(before) + INTEGER.findall(behind.partition("\n")[0])
-    numbers = [int(found) for found in INTEGER.findall(listed)]
-    if not targets:
-        *numbers, target = numbers
-        targets = [str(target)]
+    """
+    The numbers and the target of a problem in words, of its first line.
+
+    The target stands before the word "numbers", or last behind it.
+    """
+    before, _, behind = text.partition("\n")[0].partition("numbers")
+    targets, numbers = INTEGER.findall(before), [int(one) for one in INTEGER.findall(behind)]
+    if not targets and numbers:
+        targets = [numbers.pop()]
     if len(targets) != 1 or not numbers:
         raise CurateError(f"{where}: gold: expected numbers and one target in {text[:80]!r}")
     return json.dumps({"numbers": numbers, "target": int(targets[0]), "all": gold.all})

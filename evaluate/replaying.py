@@ -198,9 +198,7 @@ def _texts(where: str, row: Mapping[str, Any], asked: Asked) -> list[str]:
     return texts
 
 
-def _beside(
-    where: str, row: Mapping[str, Any], names: Sequence[str], count: int
-) -> list[Any]:
+def _beside(where: str, row: Mapping[str, Any], names: Sequence[str], count: int) -> list[Any]:
     """What a row says of each of its completions in a column; nulls without one."""
     value = next((row[name] for name in names if name in row), None)
     values = value if isinstance(value, list) else [value] * count

@@ -8,11 +8,12 @@ at the limit. A completion whose thought was never closed has no answer either w
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from curate.answers import STATUSES, final_answer
@@ -56,12 +57,15 @@ class Grade(NamedTuple):
     detail: str | None
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Verdict(NamedTuple):
     """Statuses of an answer, and what else there is to say of it."""
 
     strict: str
     lenient: str
-    detail: dict[str, Any] = {}  # noqa: RUF012
+    detail: Mapping[str, Any] = NOTHING
 
 
 ALIKE = {status: Verdict(status, status) for status in STATUSES}
@@ -161,7 +165,7 @@ class _Graded(NamedTuple):
     form: Form | None
     lenient: str
     found: str | None
-    detail: dict[str, Any]
+    detail: Mapping[str, Any]
 
 
 def grade(rows: Sequence[Completion], scorer: Scorer, threads: int) -> tuple[list[Grade], Compared]:
@@ -192,7 +196,7 @@ def _find(row: Completion, scorer: Scorer) -> _Found:
 def _graded(found: _Found, verdict: Verdict | None, form_of: FormOf) -> _Graded:
     if verdict is None:
         assert found.strict and found.lenient
-        return _Graded(None, found.strict, None, found.lenient, None, {})
+        return _Graded(None, found.strict, None, found.lenient, None, NOTHING)
     strict, answer = found.strict, found.answer
     if strict or answer is None:
         return _Graded(

@@ -161,6 +161,17 @@ def test_other_settings_or_completions_start_anew_with_a_note(tmp_path):
     assert evaluation.read_table(folder, "m", "grades").num_rows == 16
 
 
+def test_grades_stay_until_others_are_whole(tmp_path, monkeypatch):
+    folder = task(tmp_path, problems=3)
+    grade_tasks(folder, Asked())
+    before = files(folder)
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(CurateError, match="grading takes math-verify, found none"):
+        grade_tasks(folder, Asked(overwrite=True))
+    assert files(folder) == before
+    assert invoke(folder).stderr == "note: m: has been graded so\n"
+
+
 def test_the_command_prints_a_table_or_one_document(tmp_path):
     write_task(tmp_path, "m", "mathematics", ["1", "2"], [["\\boxed{1}"] * 2, ["2", "<think>"]])
     write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}", "B"]], endings="length")
