@@ -15,6 +15,12 @@ WORKERS ?= 2
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# IFEval cuts sentences with NLTK's data, which PyPI has inside another package's wheel.
+	$(RUN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/wheels \
+	    llama-index-core==0.14.25
+	$(RUN)/python -m zipfile -e $(VENV)/wheels/*.whl $(VENV)/wheels
+	mv $(VENV)/wheels/llama_index/core/_static/nltk_cache $(VENV)/nltk_data
+	rm -r $(VENV)/wheels
 	touch $@
 
 demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
@@ -28,7 +34,7 @@ demo: $(READY)  ## a corpus, a scan with a selection, and what to look at next
 	@echo 'Try another selection:  $(RUN)/curate select $(DEMO)/selected --keep "branch_frac <= 0.2" --out $(DEMO)/other'
 	@echo 'Load the dataset:       $(RUN)/python -c "import datasets; print(datasets.load_dataset(\"$(DEMO)/selected\"))"'
 
-arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 12 minutes
+arms: $(READY)  ## a model from scratch on each style of traces, and what each then solves; 12 minutes
 	rm -rf $(ARMS)
 	$(RUN)/python -m examples.countdown --out $(ARMS)/corpus --traces 40000 --level 0 --paired
 	$(RUN)/python -m examples.scratch split --corpus $(ARMS)/corpus --out $(ARMS)/parts --held-out 0.2
@@ -39,9 +45,13 @@ arms: $(READY)  ## a model from scratch on each style of traces, as many steps; 
 	    $(RUN)/curate train --data $(ARMS)/$$style --model $(ARMS)/model --output-dir $(ARMS)/run-$$style \
 	        --recipe scratch --learning_rate 3e-3 --max_steps 900 --order shuffled --seed 1 \
 	        $$(test $$style = convergent || echo --like $(ARMS)/run-convergent) && \
-	    $(RUN)/python -m examples.scratch solve --model $(ARMS)/run-$$style/checkpoint-900 \
-	        --problems $(ARMS)/parts/heldout || exit 1; \
+	    $(RUN)/curate evaluate generate --model $(ARMS)/run-$$style/checkpoint-900 \
+	        --task examples/countdown.toml --benchmarks $(ARMS)/parts --out $(ARMS)/evaluated-$$style \
+	        --max-new-tokens 1024 --samples 4 && \
+	    $(RUN)/curate evaluate grade $(ARMS)/evaluated-$$style || exit 1; \
 	done
+	$(RUN)/curate evaluate compare $(ARMS)/evaluated-convergent $(ARMS)/evaluated-divergent
+	$(RUN)/curate evaluate report $(ARMS)/evaluated-convergent $(ARMS)/evaluated-divergent --page $(ARMS)/report.html
 
 test: lint  ## what CI runs
 	$(RUN)/python -m pytest -m "not soak" --numprocesses $(WORKERS) --dist worksteal
@@ -55,7 +65,7 @@ lint: $(READY)
 	$(RUN)/mypy
 
 bench: $(READY)  ## the speed targets, as ratios in one run; writes bench/RESULTS.md
-	for bench in scan emit memory select start kernel train; do $(RUN)/python -m bench $$bench || exit 1; done
+	for bench in scan emit memory select start kernel train generate grade audit; do $(RUN)/python -m bench $$bench || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) $(ARMS) .bench build dist *.egg-info

@@ -82,6 +82,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+
 def draw_problem(rng: Random, level: Level) -> Problem:
     """A problem of a level: numbers are drawn and combined until the result is a fair target."""
     while True:

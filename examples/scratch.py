@@ -6,32 +6,26 @@ Teach a model of some hundred thousand weights to play Countdown, on a CPU, in m
     $ python -m examples.scratch model --corpus parts/train --out model
     $ curate scan parts/train --out convergent --keep "teacher = 'convergent'" ...
     $ curate train --data convergent --model model --recipe scratch --output-dir run ...
-    $ python -m examples.scratch solve --model run/checkpoint-900 --problems parts/heldout
+    $ curate evaluate generate --model run/checkpoint-900 --task examples/countdown.toml ...
 
 *split* puts every trace of a problem on the same side: a hash of `problem_id` decides, so that
 other styles, seeds and numbers of traces hold out the same problems. *model* trains a tokenizer on
 the traces and writes it beside the configuration of a small Qwen3; a run draws its own weights.
-*solve* has a checkpoint write, greedily, and checks its answers exactly.
 """
 
 import argparse
 import hashlib
 import json
-import math
-import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.arithmetic import verify
 from curate.errors import CurateError, OutputError, SchemaError, ShardError
-from curate.rawfooter import first_line
 from examples.countdown import fraction, positive_int
 from examples.narrate import listed
 
@@ -49,25 +43,6 @@ TEMPLATE = """\
 {%- endfor -%}{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
 
 SIZES = {"hidden": 128, "layers": 3, "heads": 4, "vocabulary": 2000, "length": 2048}
-LINE = (
-    "{accuracy:.3f} ± {standard_error:.3f} of {problems} problems solved, {cut_off:.1%} cut off, "
-    "{mean_new_tokens:.0f} new tokens on average"
-)
-PROBLEM_ID = re.compile(r"countdown-(\d+(?:-\d+)*)-to-(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a model wrote to a prompt; `tokens` counts the end, too."""
-
-    text: str
-    tokens: int
-    ended: bool
-
-    @property
-    def answer(self) -> str:
-        """What stands behind the last closed thought; nothing where none was closed."""
-        return self.text.rpartition("</think>")[2].strip() if "</think>" in self.text else ""
 
 
 def held_out(problem_id: str, share: float) -> bool:
@@ -184,77 +159,6 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int) -> "PreTrainedTokeniz
     return fast
 
 
-def problems_of(path: Path, limit: int | None = None) -> dict[str, str]:
-    """
-    The text of each problem by its name, once however many traces it has.
-
-    They come in the order of their hashes: a limit takes the same ones from any order of the rows.
-    """
-    found: dict[str, str] = {}
-    for _, table in _tables(path, "problem_id", "problem"):
-        names, problems = table["problem_id"].to_pylist(), table["problem"].to_pylist()
-        found.update(zip(names, problems, strict=True))
-    return {name: found[name] for name in sorted(found, key=_place)[:limit]}
-
-
-def write_answers(
-    checkpoint: str, problems: Sequence[str], batch: int, max_new_tokens: int
-) -> Iterator[Written]:
-    """What a checkpoint writes to problems, in their order: always the likeliest next token."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise CurateError(f"--model {checkpoint}: no checkpoint: {first_line(error)}") from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    for start in range(0, len(problems), batch):
-        asked = _asked(tokenizer, problems[start : start + batch]).to(model.device)
-        told = model.generate(**asked, **ends, do_sample=False, max_new_tokens=max_new_tokens)
-        for ids in told[:, asked["input_ids"].shape[1] :].tolist():
-            yield written(tokenizer, ids)
-
-
-def _asked(tokenizer: Any, problems: Sequence[str]) -> Any:
-    chats = [[{"role": "user", "content": problem}] for problem in problems]
-    options = {"padding": True, "return_dict": True, "return_tensors": "pt"}
-    return tokenizer.apply_chat_template(chats, add_generation_prompt=True, **options)
-
-
-def written(tokenizer: Any, ids: list[int]) -> Written:
-    """New tokens as text, up to the end if there is one: padding follows it."""
-    ended = tokenizer.eos_token_id in ids
-    size = ids.index(tokenizer.eos_token_id) if ended else len(ids)
-    return Written(tokenizer.decode(ids[:size]), size + ended, ended)
-
-
-def score(problem_ids: Sequence[str], writings: Sequence[Written]) -> dict[str, float]:
-    """Accuracy and its binomial error; what is cut off is wrong. `no_answer` ended without one."""
-    if not (n := len(problem_ids)):
-        raise CurateError("--problems: expected problems, found none")
-    each = zip(problem_ids, writings, strict=True)
-    accuracy = sum(one.ended and is_right(name, one.answer) for name, one in each) / n
-    return {
-        "problems": n,
-        "accuracy": accuracy,
-        "standard_error": math.sqrt(accuracy * (1 - accuracy) / n),
-        "cut_off": sum(not one.ended for one in writings) / n,
-        "no_answer": sum(one.ended and not one.answer for one in writings) / n,
-        "mean_new_tokens": sum(one.tokens for one in writings) / n,
-    }
-
-
-def is_right(problem_id: str, answer: str) -> bool:
-    """Whether an answer reaches the target of the problem of that name with its numbers."""
-    if (found := PROBLEM_ID.fullmatch(problem_id)) is None:
-        raise CurateError(f"problem_id: expected one like countdown-3-5-to-8, found {problem_id}")
-    numbers, target = found.groups()
-    return verify(answer, [int(number) for number in numbers.split("-")], int(target))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: data on stdout, talk on stderr."""
     options = vars(_parser().parse_args(arguments))
@@ -264,13 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _solve(model: str, problems: Path, limit: int | None, **options: int) -> dict[str, object]:
-    chosen = problems_of(problems, limit)
-    found = score(list(chosen), list(write_answers(model, list(chosen.values()), **options)))
-    print(f"{model}: {LINE.format(**found)}", file=sys.stderr)
-    return {"model": model, **options, **found}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -286,13 +183,6 @@ def _parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():
         verb.add_argument("--corpus", type=Path, required=True, metavar="PATH")
         verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty")
-    verb = verbs.add_parser("solve", help="have a checkpoint answer problems, and check them")
-    verb.add_argument("--model", required=True, metavar="CHECKPOINT")
-    verb.add_argument("--problems", type=Path, required=True, metavar="PATH")
-    verb.add_argument("--limit", type=positive_int, metavar="N", help="of the problems")
-    verb.add_argument("--batch", type=positive_int, default=64, metavar="N")
-    verb.add_argument("--max-new-tokens", type=positive_int, default=1024, metavar="N")
-    verb.set_defaults(run=_solve)
     return parser
 
 

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from examples.countdown import write
 from examples.scratch import (
     SIZES,
-    Written,
     held_out,
-    is_right,
     main,
-    problems_of,
-    score,
     split,
-    write_answers,
     write_model,
-    written,
 )
 
 SMALL = {**SIZES, "hidden": 32, "layers": 1, "heads": 2}
@@ -40,19 +34,6 @@ def model(corpus):
     pytest.importorskip("transformers")
     write_model(corpus, corpus.parent / "model", **SMALL)
     return corpus.parent / "model"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(model):
-    """The model with random weights, untied and large: small ones repeat the last token."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
-
-    set_seed(0)
-    folder = model.parent / "checkpoint"
-    config = AutoConfig.from_pretrained(model, tie_word_embeddings=False, initializer_range=0.5)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
-    return folder
 
 
 def rows(folder):
@@ -160,106 +141,36 @@ def test_the_configuration_fits_the_tokenizer(model):
     assert not list(model.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("<think>\n3 + 5 = 8\n</think>\n\n3 + 5", "3 + 5"),
-        ("<think>5 - 3</think> no <think></think>3 + 5\n", "3 + 5"),
-        ("3 + 5", ""),
-        ("<think>\nSo the answer is 3 + 5.", ""),
-        ("<think></think>", ""),
-    ],
-)
-def test_an_answer_stands_behind_the_last_closed_thought(text, answer):
-    assert Written(text, 1, True).answer == answer
+def test_the_command_line_goes_from_a_corpus_to_an_evaluation(corpus, tmp_path, run_here):
+    """A random model of the configuration is asked the problems that were held out, once each."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-
-@pytest.mark.parametrize(
-    ("name", "answer", "right"),
-    [
-        ("countdown-3-5-6-to-1", "6 - 5", True),
-        ("countdown-3-5-6-to-8", "3 + 5", True),
-        ("countdown-3-5-6-to-8", "3 + 6", False),
-        ("countdown-3-5-6-to-10", "5 + 5", False),
-        ("countdown-3-5-6-to-8", "8", False),
-        ("countdown-3-5-6-to-8", "", False),
-        ("countdown-3-5-6-to-8", "3 + 5 = 8", False),
-    ],
-)
-def test_an_answer_is_checked_by_what_it_makes(name, answer, right):
-    assert is_right(name, answer) is right
-
-
-def test_a_score_counts_what_was_cut_as_wrong():
-    right, wrong = "<think></think>3 + 5", "<think></think>5 - 3"
-    found = score(
-        ["countdown-3-5-to-8"] * 4,
-        [
-            Written(right, 10, True),
-            Written(right, 20, False),
-            Written(wrong, 10, True),
-            Written("3 + 5", 4, True),
-        ],
-    )
-    assert found == {
-        "problems": 4,
-        "accuracy": 0.25,
-        "standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
-        "cut_off": 0.25,
-        "no_answer": 0.25,
-        "mean_new_tokens": 11,
-    }
-
-
-def test_what_was_written_ends_at_the_first_end(model):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    ids = tokenizer("</think>3 + 5", add_special_tokens=False)["input_ids"]
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-
-    assert written(tokenizer, [*ids, end, pad, pad]) == Written("</think>3 + 5", len(ids) + 1, True)
-    assert written(tokenizer, ids) == Written("</think>3 + 5", len(ids), False)
-
-
-def test_a_batch_changes_no_answer(corpus, checkpoint):
-    problems = ["To 8.", *list(problems_of(corpus, 6).values())]  # of two lengths
-
-    one, all_ = (list(write_answers(str(checkpoint), problems, n, 12)) for n in (1, 7))
-
-    assert one == all_
-    assert len({each.text for each in one}) > 1
-    assert all(each.tokens <= 12 for each in one)
-
-
-def test_problems_come_once_and_a_limit_takes_the_same_ones_from_any_order(corpus, tmp_path):
-    table = pa.concat_tables([pq.read_table(file) for file in sorted(corpus.glob("*.parquet"))])
-    pq.write_table(table.take(list(range(len(table)))[::-1]), tmp_path / "reversed.parquet")
-
-    problems = problems_of(corpus)
-
-    assert set(problems) == {row["problem_id"] for row in table.to_pylist()}
-    assert list(problems.items())[:5] == list(problems_of(tmp_path / "reversed.parquet", 5).items())
-    for name, text in problems.items():
-        numbers, target = name.removeprefix("countdown-").split("-to-")
-        assert text.startswith(f"Use the numbers {numbers.replace('-', ', ')} to reach {target}.")
-
-
-def test_the_command_line_goes_from_a_corpus_to_a_score(corpus, checkpoint, tmp_path, capsys):
     parts, out = tmp_path / "parts", tmp_path / "model"
     assert main(["split", "--corpus", str(corpus), "--out", str(parts)]) == 0
     assert (
         main(["model", "--corpus", str(parts / "train"), "--out", str(out), "--hidden", "64"]) == 0
     )
-    capsys.readouterr()
-    arguments = ["--model", str(checkpoint), "--problems", str(parts / "heldout")]
-    assert main(["solve", *arguments, "--limit", "3", "--max-new-tokens", "5"]) == 0
-
-    said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert (found["problems"], found["accuracy"], found["max_new_tokens"]) == (3, 0.0, 5)
     assert json.loads((out / "config.json").read_text())["hidden_size"] == 64
-    assert "0.000 ± 0.000 of 3 problems solved" in said.err
+    set_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out)).save_pretrained(out)
+    asked = ["--task", "examples/countdown.toml", "--benchmarks", parts, "--preset", "greedy"]
+    told = ["--out", tmp_path / "evaluated", "--max-new-tokens", 5]
+    done = run_here("evaluate", "generate", "--model", out, *asked, *told)
+    assert done.returncode == 0, done.stderr
+    held = {row["problem_id"] for row in rows(parts / "heldout")}
+    assert f"countdown-heldout: {len(held)} problems x 1 samples" in done.stdout
+    assert run_here("evaluate", "grade", tmp_path / "evaluated").returncode == 0
+    graded = pq.read_table(tmp_path / "evaluated" / "countdown-heldout" / "grades.parquet")
+    assert {*graded["id"].to_pylist()} == held
+    assert {*graded["status"].to_pylist()} <= {"truncated", "no_answer", "wrong"}
+
+
+def test_the_answers_of_the_corpus_are_right_by_the_task(corpus, tmp_path, run_here):
+    assert main(["split", "--corpus", str(corpus), "--out", str(tmp_path / "parts")]) == 0
+    asked = ["examples/countdown.toml", "--benchmarks", tmp_path / "parts", "--json"]
+    said = run_here("evaluate", "tasks", "check", *asked).stdout
+    (found,) = json.loads(said.splitlines()[-1])
+    assert found["verified"] == found["problems"] > 20
 
 
 def no_files(folder: Path) -> list[str]:
@@ -284,11 +195,6 @@ def odd_size(folder: Path) -> list[str]:
     return ["model", "--corpus", str(folder), "--out", str(folder / "out"), "--hidden", "100"]
 
 
-def no_checkpoint(folder: Path) -> list[str]:
-    pq.write_table(pa.table({"problem_id": ["x"], "problem": ["x"]}), folder / "a.parquet")
-    return ["solve", "--model", str(folder), "--problems", str(folder)]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -297,7 +203,6 @@ def no_checkpoint(folder: Path) -> list[str]:
         (no_column, "a.parquet: expected problem_id, found trace"),
         (full_folder, "expected a new or empty folder"),
         (odd_size, "--hidden 100: expected a multiple of 8, twice --heads"),
-        (no_checkpoint, "no checkpoint"),
     ],
 )
 def test_a_mistake_is_one_clear_line(arguments, said, tmp_path, capsys):
