@@ -75,7 +75,7 @@ def run(settings: Settings) -> Result:
     ran = runs.rounds({name: job for name, (_, job, _) in cases.items()}, _rounds(settings))
     best = {name: min(one.seconds for one in each) for name, each in ran.items()}
     beside = runs.paired_ratio(*([one.seconds for one in ran[n]] for n in ("beside", "algebra")))
-    slowest = max(best[name] / rows for name in ("Grader", "scores", "folder"))
+    slowest = max(best[name] / rows for name in ("Grader", "scores"))
     return Result(
         bench="grade",
         title="grading",
