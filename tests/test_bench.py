@@ -14,11 +14,11 @@ from bench.runs import BenchError, Ran
 pytest.importorskip("duckdb", reason="the bench extra is not installed")
 pytest.importorskip("hyperscan", reason="the bench extra is not installed")
 
-LONG = ("kernel", "layouts", "train")
-"""A minute together, of which most is starting processes."""
+LONG = ("kernel", "layouts", "train", "generate", "grade", "audit")
+"""Two minutes together, of which most is starting processes."""
 
 CASES = {"scan": 10, "emit": 4, "memory": 8, "select": 2, "start": 5, "layouts": 15, "tokens": 5}
-CASES["train"] = 3
+CASES |= {"train": 3, "generate": 2, "grade": 5, "audit": 3}
 CASES["kernel"] = 10 + len(kernels(threads=1)["names"])
 
 
@@ -31,8 +31,11 @@ def cache(tmp_path_factory):
     "bench",
     [pytest.param(n, marks=pytest.mark.soak) if n in LONG else n for n in BENCHES],
 )
-def test_every_case_runs_and_its_answer_holds(bench, cache, capsys, monkeypatch):
-    monkeypatch.setenv("CURATE_DATA", str(cache))  # no real traces: Countdown ones are made
+def test_every_case_runs_and_its_answer_holds(bench, cache, capsys, monkeypatch, request):
+    if bench == "audit":  # of real completions
+        request.getfixturevalue("traces")
+    else:  # without real traces, Countdown ones are made
+        monkeypatch.setenv("CURATE_DATA", str(cache))
     assert main([bench, "--quick", "--cache", str(cache)]) == 0
     printed = capsys.readouterr().out.splitlines()
     result = json.loads(printed[-1])

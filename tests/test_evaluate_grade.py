@@ -18,6 +18,7 @@ from curate.commands.evaluate_grade import grade
 from curate.errors import CurateError, OutputError
 from curate.evaluate import evaluation
 from curate.evaluate.grade import Asked, gold_reads, grade_tasks
+from curate.evaluate.results import results
 from tests.graded_folders import graded, write_task
 
 if importlib.util.find_spec("math_verify") is None:
@@ -177,9 +178,15 @@ def test_the_command_prints_a_table_or_one_document(tmp_path):
     write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}", "B"]], endings="length")
     done = invoke(tmp_path, "--workers", 1)
     head, *lines = done.stdout.splitlines()
-    assert head.split()[:4] == ["task", "asked", "accuracy", "lenient"]
-    assert lines[0].split() == [*"m 4 50.0% 75.0% 0.0% 50.0% 0.0% 0.0% 0.0% 10".split()]
-    assert lines[1].split() == [*"c 2 0.0% 50.0% 0.0% 0.0% 100.0% 0.0% 0.0% 10".split()]
+    assert head.split()[:6] == ["task", "asked", "accuracy", "95%", "interval", "lenient"]
+    each = [line.split() for line in lines]
+    assert [one[:3] + one[6:] for one in each] == [
+        "m 4 50.0% 75.0% 0.0% 50.0% 0.0% 0.0% 0.0% 10".split(),
+        "c 2 0.0% 50.0% 0.0% 0.0% 100.0% 0.0% 0.0% 10".split(),
+    ]
+    for one, found in zip(each, results(tmp_path), strict=True):
+        low, high = found.interval
+        assert one[3:6] == [f"{low:.1%}", "to", f"{high:.1%}"]
     told = json.loads(invoke(tmp_path, "--json").stdout)
     assert told["tasks"]["m"]["counts"]["strict"]["correct"] == 2
     assert told["tasks"]["c"]["mean_tokens"] == 10 and told["running"] == []

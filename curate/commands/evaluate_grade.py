@@ -63,7 +63,7 @@ def grade(
         told = {each.task: {**each.record, "mean_tokens": each.mean_tokens} for each in found}
         click.echo(json.dumps({"out": out, "tasks": told, "running": running}))
     else:
-        click.echo("\n".join(map(printable, _table(found))))
+        click.echo("\n".join(map(printable, _table(Path(out), found))))
     return 0
 
 
@@ -77,17 +77,23 @@ def _said(found: Sequence[Any], running: Sequence[str]) -> list[str]:
     return lines
 
 
-def _table(found: Sequence[Any]) -> list[str]:
+def _table(out: Path, found: Sequence[Any]) -> list[str]:
     """A line for each task: how many fared how, of those asked."""
+    from curate.evaluate.columns import columns
+    from curate.evaluate.evaluation import read_record
+    from curate.evaluate.graded import read_graded
+    from curate.evaluate.results import result_of
+
+    record = read_record(out)
     names = ("wrong", "no_answer", "truncated", "parse_error", "timed_out")
-    rows = [["task", "asked", "accuracy", "lenient", *names, "mean tokens"]]
+    header = ["task", "asked", "accuracy", "95% interval", "lenient", *names, "mean tokens"]
+    rows = []
     for each in found:
         strict, lenient = each.record["counts"]["strict"], each.record["counts"]["lenient"]
         rates = [strict["correct"], lenient["correct"], *(strict[name] for name in names)]
         tokens = "" if each.mean_tokens is None else f"{each.mean_tokens:,.0f}"
-        told = [f"{n / each.rows:.1%}" for n in rates]
-        rows.append([each.task, f"{each.rows:,}", *told, tokens or "unknown"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
+        right, *told = [f"{n / each.rows:.1%}" for n in rates]
+        low, high = result_of(read_graded(out, record, each.task)).interval
+        interval = f"{low:.1%} to {high:.1%}"
+        rows.append([each.task, f"{each.rows:,}", right, interval, *told, tokens or "unknown"])
+    return columns(header, rows)
