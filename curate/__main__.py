@@ -9,11 +9,11 @@ import gc
 import os
 import signal
 import sys
-from importlib import import_module
 from types import FrameType
 
 import click
 
+from curate.commands.late import LateGroup
 from curate.errors import CurateError
 from curate.terminal import printable
 
@@ -34,27 +34,12 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    """Imports a command only when it is called, so that help costs no library."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of a user's work."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"curate.commands.{cmd_name}"), cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LateGroup,
+    late=COMMANDS,
+    modules="curate.commands.{}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="curate-cot", prog_name="curate")
 def cli() -> None:
     """Measure, select and prove long chain-of-thought training traces."""

@@ -10,25 +10,24 @@ task or samples are added, and not where two tasks ask the same.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
-from curate.errors import CurateError, OutputError
+from curate.errors import OutputError
 from curate.evaluate import checkpoint, evaluation, problems, prompting
+from curate.evaluate.asking import Asked, Wanted, beyond_positions, settings_of, wanted_of
 from curate.evaluate.decoding import Decoder, Request, Written
 from curate.evaluate.evaluation import Record
 from curate.evaluate.lengths import Lengths
 from curate.evaluate.pace import Pace, unpaced
-from curate.evaluate.problems import Problems
 from curate.evaluate.prompting import Prompter
-from curate.evaluate.sampling import Sampling, noise_key
-from curate.evaluate.stopping import defaults_unlike, stop_ids_of
-from curate.evaluate.store import Store, key_of
+from curate.evaluate.sampling import noise_key
+from curate.evaluate.stopping import defaults_unlike
+from curate.evaluate.store import Store
 from curate.evaluate.task import Task
 from curate.output import writing
 from curate.rendering import Renderer
@@ -36,56 +35,7 @@ from curate.rendering import Renderer
 ROWS = 1000
 """Completions that are held at once while a table is written."""
 
-BACKENDS = ("loop", "continuous")
-
 Watch = Callable[[int], AbstractContextManager[Pace]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """
-    How completions are to be written.
-
-    `samples` is the number for each problem, by the task's name, or for all; by default 16 up to
-    100 problems, 4 up to 500, else 1. `benchmarks` is a folder of problem files, without which the
-    Hub is asked. `lengths_from` is another evaluation, whose lengths say what to begin with.
-    Defaults of `dtype` and `device` are what the machine has. The others are as `Sampling`,
-    `Prompter` and `Decoder` have them.
-    """
-
-    sampling: Sampling = field(default_factory=Sampling)
-    samples: int | dict[str, int] | None = None
-    benchmarks: Path | None = None
-    limit: int | None = None
-    prompts: str | None = None
-    system: str | None = None
-    chat_template: str | None = None
-    backend: str = "loop"
-    batch: int = 64
-    dtype: str | None = None
-    device: str | None = None
-    lengths_from: Path | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A task's problems as prompts, and the keys of the completions that are wanted of each."""
-
-    problems: Problems
-    texts: list[str]
-    prompt_ids: list[np.ndarray]
-    keys: list[list[str]]
-
-    @property
-    def name(self) -> str:
-        """The task's."""
-        return self.problems.task.name
-
-
-def default_samples(count: int) -> int:
-    """Samples for each of so many problems: as many as make their noise small beside theirs."""
-    return 16 if count <= 100 else 4 if count <= 500 else 1
 
 
 def generate(
@@ -110,11 +60,14 @@ def generate(
     tokenizer = checkpoint.load_tokenizer(model)
     form = prompting.form_of(tokenizer, asked.chat_template, asked.prompts, asked.system)
     prompter = Prompter(Renderer(tokenizer, chat_template=asked.chat_template), form, asked.system)
-    settings = _settings(model, tokenizer, asked, form)
+    settings = settings_of(model, tokenizer, asked, form)
     found = [problems.read(task, asked.benchmarks, asked.limit) for task in tasks]
-    wanted = [_wanted(one, prompter, settings, asked) for one in found]
+    wanted = [wanted_of(one, prompter, settings, asked) for one in found]
     notes = [*prompting.warnings(prompter, model, [one.content for one in found[0].rows])]
-    notes += [*defaults_unlike(model, asked.sampling), *_positions(model, wanted, asked.sampling)]
+    notes += [
+        *defaults_unlike(model, asked.sampling),
+        *beyond_positions(model, wanted, asked.sampling),
+    ]
     for note in [*notes, *(note for one in found for note in one.notes)]:
         say(note)
     with writing(out):
@@ -125,57 +78,12 @@ def generate(
             _write_missing(model, tokenizer, wanted, store, settings, asked, watch, say)
             for one in wanted:
                 record = _finish(out, record, one, store)
-            store.remove_journal()
+            if all(told["state"] == "complete" for told in record["tasks"].values()):
+                store.remove_journal()
     return record
 
 
 # What is asked.
-
-
-def _settings(model: str, tokenizer: Any, asked: Asked, form: str) -> dict[str, Any]:
-    """What tells these completions from others of the same prompts."""
-    template = asked.chat_template or tokenizer.chat_template if form == "chat" else None
-    return {
-        "model": checkpoint.fingerprint(model),
-        "tokenizer": checkpoint.tokenizer_digest(tokenizer),
-        "prompts": form,
-        "chat_template": template and hashlib.sha256(str(template).encode()).hexdigest(),
-        "system": asked.system,
-        "sampling": asdict(asked.sampling) | {"stop_ids": stop_ids_of(model, tokenizer)},
-        "backend": asked.backend,
-        "dtype": asked.dtype,
-    }
-
-
-def _wanted(found: Problems, prompter: Prompter, settings: dict[str, Any], asked: Asked) -> Wanted:
-    samples = _samples(found, asked)
-    rendered = [prompter.render(problem.content) for problem in found.rows]
-    of = {name: settings[name] for name in ("model", "sampling", "backend", "dtype")}
-    keys = [[key_of(of, ids, sample) for sample in range(samples)] for _, ids in rendered]
-    return Wanted(found, [text for text, _ in rendered], [ids for _, ids in rendered], keys)
-
-
-def _samples(found: Problems, asked: Asked) -> int:
-    given = asked.samples
-    if isinstance(given, dict):
-        given = given.get(found.task.name)
-    return default_samples(len(found.rows)) if given is None else given
-
-
-def _positions(model: str, wanted: Sequence[Wanted], sampling: Sampling) -> Iterator[str]:
-    """Say where prompt and completion may be longer than the model is made for."""
-    config = checkpoint.configuration(model)
-    takes = getattr(config, "max_position_embeddings", None)
-    longest = max(len(ids) for one in wanted for ids in one.prompt_ids)
-    if takes is None or longest + sampling.max_new_tokens <= takes:
-        return
-    room = (
-        f"prompts of up to {longest:,} tokens and {sampling.max_new_tokens:,} new ones, but the "
-        f"model's configuration says it takes {takes:,} in all"
-    )
-    if getattr(config, "rope_parameters", None) is None:  # positions are looked up in a table
-        raise CurateError(f"--max-new-tokens: {room}")
-    yield room
 
 
 def _record(model: str, settings: dict[str, Any], notes: list[str]) -> Record:
@@ -198,6 +106,12 @@ def _with_task(out: Path, record: Record, one: Wanted, settings: dict[str, Any])
         "notes": one.problems.notes,
     }
     if old is not None:
+        for what in ("definition", "source"):
+            if old[what] != told[what]:
+                raise OutputError(
+                    f"{out}: task {one.name} has another {what} than when it was begun "
+                    "(--overwrite starts anew)"
+                )
         if old["problems"] > told["problems"] or old["samples"] > told["samples"]:
             raise OutputError(
                 f"{out}: task {one.name} has {old['problems']:,} problems and {old['samples']} "

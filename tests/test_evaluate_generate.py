@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluated_tasks import tables, write_small_model, write_task
-from tests.tiny_models import STRIPS_THOUGHTS
 
 QUICK = ["--max-new-tokens", "24", "--samples", "3"]
 
@@ -202,6 +201,30 @@ def test_a_journal_that_was_cut_off_goes_on_before_the_cut(whole, generate, tmp_
     assert not journal.exists()
 
 
+def test_another_task_leaves_what_a_killed_run_left(whole, generate, tmp_path):
+    half_done(whole, tmp_path / "out")
+    assert generate(tmp_path / "out", *QUICK, tasks=("more",)).returncode == 0
+    done = generate(tmp_path / "out", *QUICK)
+    assert "going on: 8 completions are there, 10 are missing" in done.stderr
+    assert rows(tmp_path / "out") == rows(whole)
+
+
+@pytest.mark.parametrize("what", ["definition", "source"])
+def test_a_task_that_has_changed_is_told(place, whole, run_here, tmp_path, what):
+    shutil.copytree(whole, tmp_path / "out")
+    path = write_task(tmp_path)
+    if what == "definition":
+        path.write_text(path.read_text().replace("Put", "Write"))
+    else:
+        problems = tmp_path / "sums.jsonl"
+        problems.write_text(problems.read_text().replace("is 1 + 1", "is 1+1"))
+    asked = ["evaluate", "generate", "--model", place / "model", "--task", path, *QUICK]
+    done = run_here(*asked, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert f"task sums has another {what} than when it was begun" in done.stderr
+    assert tables(tmp_path / "out") == tables(whole)
+
+
 def test_a_journal_that_is_damaged_inside_is_told(whole, generate, tmp_path):
     journal = half_done(whole, tmp_path / "out")
     journal.write_bytes(b"nothing\n" + journal.read_bytes())
@@ -281,101 +304,6 @@ def test_overwriting_leaves_what_others_put_there(generate, tmp_path):
     assert (out / "sums" / "mine.txt").read_text() == "mine"
     assert not (out / "sums" / "completions.parquet").exists()
     assert len(rows(out, "more")) == 15
-
-
-def test_prompts_too_long_for_learned_positions_are_refused(tmp_path, run_here, place):
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    fast = PreTrainedTokenizerFast.from_pretrained(place / "model")
-    config = GPT2Config(vocab_size=len(fast), n_embd=16, n_layer=1, n_head=2, n_positions=64)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    fast.save_pretrained(tmp_path / "gpt2")
-    asked = ["evaluate", "generate", "--model", tmp_path / "gpt2", "--task", place / "sums.toml"]
-    done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
-    assert done.returncode == 1
-    assert "--max-new-tokens: prompts of up to" in done.stderr
-
-
-def test_what_the_checkpoint_would_do_otherwise_is_said(place, tmp_path, run_here):
-    from transformers import GenerationConfig
-
-    model = tmp_path / "model"
-    model.mkdir()
-    for path in (place / "model").iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
-    GenerationConfig(
-        temperature=0.7, top_k=20, do_sample=True, repetition_penalty=1.05, eos_token_id=[2, 0]
-    ).save_pretrained(model)
-    asked = ["evaluate", "generate", "--model", model, "--task", place / "sums.toml"]
-    done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
-    assert done.returncode == 0
-    named = "note: generation_config.json of the checkpoint: "
-    assert f"{named}temperature 0.7; this run: 0.6" in done.stderr
-    assert f"{named}top_k 20; this run: 0" in done.stderr
-    assert f"{named}repetition_penalty 1.05; not followed" in done.stderr
-    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert record["settings"]["sampling"]["stop_ids"] == [0, 2]
-
-
-def trained(place, tmp_path, prompts):
-    """A model with the mark of a checkpoint that was trained on prompts."""
-    import pyarrow as pa
-
-    model = tmp_path / "model"
-    model.mkdir()
-    for path in (place / "model").iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "data").mkdir()
-    answer = [{"role": "assistant", "content": "<think>\nhm\n</think>\n\n4"}]
-    table = pa.table({"prompt": prompts, "completion": [answer] * len(prompts)})
-    pq.write_table(table, tmp_path / "data" / "0.parquet")
-    mark = {"settings": {"data": str(tmp_path / "data")}}
-    (model / "curate.json").write_text(json.dumps(mark))
-    return model
-
-
-WORDED = "\nPut your final answer within \\boxed{}."
-PROMPTS = {
-    "alike": ([[("user", f"{n} + {n}?{WORDED}")] for n in range(9)], None),
-    "worded otherwise": (
-        [[("user", f"{n} + {n}? Think.")] for n in range(9)],
-        'prompt_wording: the prompts that the model was trained on end with "? Think.", these with',
-    ),
-    "with a system message": (
-        [[("system", "Think."), ("user", f"{n}?{WORDED}")] for n in range(9)],
-        "prompt_roles: the model was trained on prompts of system, user, these are of user",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PROMPTS)
-def test_prompts_unlike_those_trained_on_are_named(place, tmp_path, run_here, name):
-    turns, said = PROMPTS[name]
-    prompts = [[{"role": role, "content": text} for role, text in each] for each in turns]
-    model = trained(place, tmp_path, prompts)
-    asked = ["evaluate", "generate", "--model", model, "--task", place / "sums.toml"]
-    done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
-    assert done.returncode == 0
-    assert ("prompt_" in done.stderr) == (said is not None)
-    assert said is None or f"note: {said}" in done.stderr
-
-
-def test_a_prompt_that_is_no_prefix_of_its_conversation_is_named(place, tmp_path, generate):
-    template = STRIPS_THOUGHTS.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-    (tmp_path / "template.jinja").write_text(template)
-    asked = ["--chat-template-path", tmp_path / "template.jinja"]
-    done = generate(tmp_path / "out", *QUICK, *asked)
-    assert done.returncode == 0
-    assert "note: prompt_not_prefix: with an answer behind it, the chat template" in done.stderr
-
-
-def test_a_dataset_that_is_gone_is_named(place, tmp_path, run_here):
-    model = trained(place, tmp_path, [[{"role": "user", "content": "4?"}]])
-    (tmp_path / "data" / "0.parquet").unlink()
-    asked = ["evaluate", "generate", "--model", model, "--task", place / "sums.toml"]
-    done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
-    assert done.returncode == 0
-    assert "note: prompt_unchecked: the dataset that" in done.stderr
 
 
 def test_continuous_batching_fills_the_same_tables(generate, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 """`curate evaluate`: what a checkpoint can do, in stages that meet in files."""
 
-from importlib import import_module
-
 import click
+
+from curate.commands.late import LateGroup
 
 STAGES = {
     "tasks": "List tasks, show one, and check that their golds verify.",
@@ -15,28 +15,7 @@ STAGES = {
 }
 
 
-class Stages(click.Group):
-    """Imports a stage only when it is called, so that help costs no library."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The stages in the order of a user's work."""
-        return list(STAGES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a stage."""
-        if cmd_name not in STAGES:
-            return None
-        module = import_module(f"curate.commands.evaluate_{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the stages without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(STAGES.items()))
-
-
-@click.command(cls=Stages)
+@click.command(cls=LateGroup, late=STAGES, modules="curate.commands.evaluate_{}")
 def evaluate() -> None:
     """
     Measure what a checkpoint can do: generate, grade, report, compare.

@@ -139,7 +139,7 @@ def _asked(preset: str, options: dict[str, Any]) -> Any:
     from dataclasses import replace
 
     from curate.commands.losses import chat_template
-    from curate.evaluate.generating import Asked
+    from curate.evaluate.asking import Asked
     from curate.evaluate.presets import GREEDY_SAMPLES, PRESETS
 
     names = ("temperature", "top_p", "top_k", "max_new_tokens", "seed")
