@@ -98,13 +98,13 @@ def _source() -> str:
 
 def audit(case: str, quick: bool, threads: int) -> dict[str, Any]:
     """A job: how often we and it say correct, and what we call what only it does."""
-    from curate.evaluate.scoring import Completion, grade, scorer_of
+    from curate.evaluate.scoring import Completion, grades_of, scorer_of
 
     rows = list(_golds(quick) if case == "golds" else _completions(quick))
     if case == "cut":
         rows = [(_cut(text), gold, False) for text, gold, _ in rows if "</think>" in text]
     scorer = scorer_of("mathematics", threads, 2.0)
-    found, _ = grade(
+    found, _ = grades_of(
         [
             Completion(n, text, "unknown", opened, gold)
             for n, (text, gold, opened) in enumerate(rows)

@@ -126,7 +126,7 @@ def grader(rows: int, threads: int) -> dict[str, Any]:
 
 def scores(rows: int, threads: int) -> dict[str, Any]:
     """A job: whole scores, a thousand rows at a time."""
-    from curate.evaluate.scoring import Completion, grade, scorer_of
+    from curate.evaluate.scoring import Completion, grades_of, scorer_of
 
     golds, parts, right = _drawn(rows)
     completions = [
@@ -138,7 +138,7 @@ def scores(rows: int, threads: int) -> dict[str, Any]:
     scorer, found, told = scorer_of("mathematics", threads, 2.0), [], dict[str, Any]()
     with runs.clock(told):
         for begin in range(0, rows, 1000):
-            found += grade(completions[begin : begin + 1000], scorer, threads)[0]
+            found += grades_of(completions[begin : begin + 1000], scorer, threads)[0]
     scorer.close()
     _check("scores", [each.status for each in found], right)
     return told
@@ -147,7 +147,7 @@ def scores(rows: int, threads: int) -> dict[str, Any]:
 def files(rows: int, folder: str, threads: int) -> dict[str, Any]:
     """A job: a folder with completions, graded."""
     from curate.evaluate.evaluation import read_table
-    from curate.evaluate.grade import Asked, grade_tasks
+    from curate.evaluate.grading import Asked, grade_tasks
 
     golds, parts, right = _drawn(rows)
     place = Path(folder)

@@ -1,7 +1,7 @@
 """What a generation is asked for: settings, prompts, and the keys of the completions wanted."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from curate.errors import CurateError
 from curate.evaluate import checkpoint
 from curate.evaluate.problems import Problems
-from curate.evaluate.prompting import Prompter
+from curate.evaluate.prompting import Prompter, warnings
 from curate.evaluate.sampling import Sampling
 from curate.evaluate.stopping import stop_ids_of
 from curate.evaluate.store import key_of
@@ -46,12 +46,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A task's problems as prompts, and the keys of the completions that are wanted of each."""
+    """
+    A task's problems as prompts, and the keys of the completions that are wanted of each.
+
+    `notes` are what a user should know of them.
+    """
 
     problems: Problems
     texts: list[str]
     prompt_ids: list[np.ndarray]
     keys: list[list[str]]
+    notes: list[str]
 
     @property
     def name(self) -> str:
@@ -80,13 +85,29 @@ def settings_of(model: str, tokenizer: Any, asked: Asked, form: str) -> dict[str
 
 
 def wanted_of(
-    found: Problems, prompter: Prompter, settings: dict[str, Any], asked: Asked
+    model: str, found: Problems, prompter: Prompter, settings: dict[str, Any], asked: Asked
 ) -> Wanted:
+    """
+    The prompts of a task, and the keys of the completions that are wanted of each.
+
+    Raises CurateError for a prompt without a token, and as `beyond_positions`.
+    """
     samples = _samples(found, asked)
     rendered = [prompter.render(problem.content) for problem in found.rows]
+    empty = next((n for n, (_, ids) in enumerate(rendered) if not len(ids)), None)
+    if empty is not None:
+        raise CurateError(
+            f"task {found.task.name}: expected prompts with a token at least, found none in "
+            f"{found.rows[empty].id}"
+        )
     of = {name: settings[name] for name in ("model", "sampling", "backend", "dtype")}
     keys = [[key_of(of, ids, sample) for sample in range(samples)] for _, ids in rendered]
-    return Wanted(found, [text for text, _ in rendered], [ids for _, ids in rendered], keys)
+    notes = [
+        *found.notes,
+        *warnings(prompter, model, found.task, [problem.content for problem in found.rows]),
+        *beyond_positions(model, max(len(ids) for _, ids in rendered), asked.sampling),
+    ]
+    return Wanted(found, [text for text, _ in rendered], [ids for _, ids in rendered], keys, notes)
 
 
 def _samples(found: Problems, asked: Asked) -> int:
@@ -96,7 +117,7 @@ def _samples(found: Problems, asked: Asked) -> int:
     return default_samples(len(found.rows)) if given is None else given
 
 
-def beyond_positions(model: str, wanted: Sequence[Wanted], sampling: Sampling) -> Iterator[str]:
+def beyond_positions(model: str, longest: int, sampling: Sampling) -> Iterator[str]:
     """
     Say where prompt and completion may be longer than the model is made for.
 
@@ -104,7 +125,6 @@ def beyond_positions(model: str, wanted: Sequence[Wanted], sampling: Sampling) -
     """
     config = checkpoint.configuration(model)
     takes = getattr(config, "max_position_embeddings", None)
-    longest = max(len(ids) for one in wanted for ids in one.prompt_ids)
     if takes is None or longest + sampling.max_new_tokens <= takes:
         return
     room = (

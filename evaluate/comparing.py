@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from curate.differences import Benchmark, difference, flipped, holm, pooled
-from curate.evaluate.graded import Graded
+from curate.evaluate.gradereading import Grades
 from curate.evaluate.pairing import Sides, read_sides
 from curate.evaluate.results import warnings_of
 from curate.statistics import Estimate
@@ -159,7 +159,7 @@ def _tested(
     return parts[0] if len(parts) == 1 else pooled(parts), test.p, test.draws
 
 
-def _arm(graded: Sequence[Graded]) -> Arm:
+def _arm(graded: Sequence[Grades]) -> Arm:
     tokens = [each.mean_tokens for each in graded]
     known = [count for count in tokens if count is not None]
     return Arm(

@@ -6,6 +6,7 @@ those of `curate.evaluate.decoding`. What it gives back is not believed: it retu
 its thread dies, and marks single requests as failed.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -63,9 +64,10 @@ def _generated(
         pad_token_id=stop_ids[0],
         **options,
     )
-    # A processor that it cannot apply is an error, not a warning.
+    # A processor that it cannot apply is an error, not a warning. The generator starts anew with
+    # each call: from another state for other requests, or they would get the same draws.
     settings = ContinuousBatchingConfig(
-        drop_unsupported_processors=False, seed=sampling.seed % (1 << 32), **batching
+        drop_unsupported_processors=False, seed=_seed_of(part), **batching
     )
     inputs = [list(map(int, request.prompt_ids)) for request in part]
     with tempfile.TemporaryFile("w+") as said, redirect_stdout(said):  # stdout is for data
@@ -80,6 +82,12 @@ def _generated(
             f"{len(failed):,} of which failed{f': {failed[0]}' if failed else ''}"
         )
     return [_checked(one, sampling, stop_ids) for one in ids]
+
+
+def _seed_of(part: Sequence[Request]) -> int:
+    """What a call's draws hang on: the noise of its requests, which hangs on the seed."""
+    digest = hashlib.sha256(repr([request.noise for request in part]).encode()).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 def _checked(ids: list[int], sampling: Sampling, stop_ids: Sequence[int]) -> list[int]:

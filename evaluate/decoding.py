@@ -72,7 +72,8 @@ class Decoder:
     Writes completions with up to `batch` rows at once.
 
     `stop_ids` end a completion. `tell` hears of tokens as they are written. Where memory does not
-    suffice, the batch is halved and its rows are taken up again where they were; `halved` counts.
+    suffice, the batch is halved and its rows are taken up again where they were; `halved` hears of
+    how many rows there may then be.
     """
 
     def __init__(
@@ -82,22 +83,24 @@ class Decoder:
         stop_ids: Iterable[int],
         batch: int,
         tell: Callable[[int], None] = lambda tokens: None,
+        halved: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._model, self._sampling = model, sampling
-        self._stop, self._tell = frozenset(stop_ids), tell
+        self._stop, self._tell, self._halved = frozenset(stop_ids), tell, halved
         self._exact = next(model.parameters()).dtype == torch.float32
         self._last_only = last_logits_only(model)
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
+        self._most = batch
         self._slots = Slots(batch)
-        self.halved = self.settled_alone = 0
+        self.settled_alone = 0
 
     @torch.inference_mode()
     def write(self, requests: Iterable[Request]) -> Iterator[Written]:
         """The completions as they are done, the requests begun in their order."""
         self._waiting.extend(map(_Row, requests))
         if not self._rows:  # no places that nobody would take
-            self._slots = Slots(min(self._slots.places, len(self._waiting)))
+            self._slots = Slots(min(self._most, len(self._waiting)))
         while self._waiting or self._rows:
             try:
                 yield from self._fill() if self._is_to_fill() else self._step()
@@ -113,14 +116,12 @@ class Decoder:
 
         States that are not keys and values, or positions that are not told, go wrong silently.
         """
-        ids = list(requests[0].prompt_ids)
-        rows = [_Row(requests[0], []), _Row(Request("", ids[len(ids) // 2 :], 0), [])]
+        ids = list(min(requests, key=lambda one: len(one.prompt_ids)).prompt_ids)
+        rows = [_Row(Request("", ids[begin:], 0)) for begin in (0, len(ids) // 2)]
         name = type(self._model).__name__
         try:
             apart = self._apart(rows)
         except RuntimeError as error:
-            if _is_no_memory(error):  # which `write` knows what to do about
-                return
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
@@ -181,11 +182,14 @@ class Decoder:
         """Add a token to the rows from `first` on; gives those that are done, which leave."""
         rows = self._rows[first:]
         chosen = self._choose(rows, logits)
-        for row, token in zip(rows, chosen.tokens.tolist(), strict=True):
+        sure = chosen.sure.tolist() if self._exact else [True] * len(rows)
+        tokens = [
+            token if certain else self._alone(row)
+            for row, token, certain in zip(rows, chosen.tokens.tolist(), sure, strict=True)
+        ]
+        # Only now, as memory may have run out above: a row has a token of each position or none.
+        for row, token in zip(rows, tokens, strict=True):
             row.token_ids.append(token)
-        for row, sure in zip(rows, chosen.sure.tolist(), strict=True):
-            if self._exact and not sure:
-                row.token_ids[-1] = self._alone(row)
         self._tell(len(rows))
         return [self._leave(n) for n in reversed(range(first, len(self._rows))) if self._done(n)]
 
@@ -195,11 +199,10 @@ class Decoder:
         return choose(logits, keys, at, self._sampling)
 
     def _alone(self, row: _Row) -> int:
-        """The token that a row ends with, chosen from logits that are computed for it alone."""
+        """A row's next token, chosen from logits that are computed for it alone."""
         self.settled_alone += 1
-        before = _Row(row.request, row.token_ids[:-1])
-        logits = self._forward(*_padded([before.ids]), None)
-        return int(self._choose([before], logits).tokens[0])
+        logits = self._forward(*_padded([row.ids]), None)
+        return int(self._choose([row], logits).tokens[0])
 
     def _done(self, n: int) -> bool:
         row = self._rows[n]
@@ -231,16 +234,16 @@ class Decoder:
 
     def _halve(self) -> None:
         """Start again with half the places, from the tokens that are there."""
-        places = self._slots.places // 2
-        if not places:
+        self._most = self._slots.places // 2
+        if not self._most:
             longest = max(len(row.ids) for row in [*self._rows, *islice(self._waiting, 1)])
             raise CurateError(
                 f"expected memory for one row of {longest:,} tokens, found too little on "
                 f"{self._model.device}"
             )
         self._waiting.extendleft(reversed(self._rows))
-        self._rows, self._slots = [], Slots(places)
-        self.halved += 1
+        self._rows, self._slots = [], Slots(self._most)
+        self._halved(self._most)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -13,6 +13,7 @@ Each file has its name once it is whole. Completions of tasks that are under way
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
@@ -27,6 +28,9 @@ from curate.rawfooter import first_line
 from curate.wholefile import part_of, whole_file
 
 FORMAT = 1
+
+UNFINISHED = ".grading"
+"""The folder, in a task's, of grades that are not whole yet."""
 
 FILES = ("problems.parquet", "completions.parquet", "grades.parquet", "grades.json")
 """What is in a task's folder."""
@@ -121,6 +125,17 @@ def begin(out: Path, record: Record, overwrite: bool) -> Record:
         if not overwrite:
             _check_same(out, old, record)
             return old
+        # What is whole no more says so, before the first file of it goes.
+        write_record(
+            out,
+            {
+                **old,
+                "tasks": {
+                    name: {**told, "state": "running", "completions": None}
+                    for name, told in old["tasks"].items()
+                },
+            },
+        )
         _empty(out, old)
     elif found := sorted({each.name for each in out.iterdir()} - {part_of(record_of(out)).name}):
         raise OutputError(
@@ -150,6 +165,7 @@ def _empty(out: Path, record: Record) -> None:
     for path in [journal, *tables, *map(part_of, tables)]:
         path.unlink(missing_ok=True)
     for task in record["tasks"]:
+        shutil.rmtree(out / task / UNFINISHED, ignore_errors=True)
         with suppress(OSError):  # somebody else's files are there
             (out / task).rmdir()
 

@@ -19,7 +19,7 @@ import torch
 
 from curate.errors import OutputError
 from curate.evaluate import checkpoint, evaluation, problems, prompting
-from curate.evaluate.asking import Asked, Wanted, beyond_positions, settings_of, wanted_of
+from curate.evaluate.asking import Asked, Wanted, settings_of, wanted_of
 from curate.evaluate.decoding import Decoder, Request, Written
 from curate.evaluate.evaluation import Record
 from curate.evaluate.lengths import Lengths
@@ -35,6 +35,7 @@ from curate.rendering import Renderer
 ROWS = 1000
 """Completions that are held at once while a table is written."""
 
+Say = Callable[[str], None]
 Watch = Callable[[int], AbstractContextManager[Pace]]
 
 
@@ -45,7 +46,7 @@ def generate(
     asked: Asked | None = None,
     *,
     watch: Watch = unpaced,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> Record:
     """
     Have a model write completions to the problems of tasks, into the folder `out`.
@@ -62,24 +63,19 @@ def generate(
     prompter = Prompter(Renderer(tokenizer, chat_template=asked.chat_template), form, asked.system)
     settings = settings_of(model, tokenizer, asked, form)
     found = [problems.read(task, asked.benchmarks, asked.limit) for task in tasks]
-    wanted = [wanted_of(one, prompter, settings, asked) for one in found]
-    notes = [*prompting.warnings(prompter, model, [one.content for one in found[0].rows])]
-    notes += [
-        *defaults_unlike(model, asked.sampling),
-        *beyond_positions(model, wanted, asked.sampling),
-    ]
-    for note in [*notes, *(note for one in found for note in one.notes)]:
+    wanted = [wanted_of(model, one, prompter, settings, asked) for one in found]
+    notes = [*defaults_unlike(model, asked.sampling)]
+    for note in dict.fromkeys([*notes, *(note for one in wanted for note in one.notes)]):
         say(note)
     with writing(out):
         record = evaluation.begin(out, _record(model, settings, notes), asked.overwrite)
         for one in wanted:
-            record = _with_task(out, record, one, settings)
+            record = _with_task(out, record, one, settings, say)
         with Store(out) as store:
             _write_missing(model, tokenizer, wanted, store, settings, asked, watch, say)
             for one in wanted:
                 record = _finish(out, record, one, store)
-            if all(told["state"] == "complete" for told in record["tasks"].values()):
-                store.remove_journal()
+            _end_journal(record, store, say)
     return record
 
 
@@ -90,41 +86,55 @@ def _record(model: str, settings: dict[str, Any], notes: list[str]) -> Record:
     return evaluation.new_record(model=model, source="generate", settings=settings, notes=notes)
 
 
-def _with_task(out: Path, record: Record, one: Wanted, settings: dict[str, Any]) -> Record:
+def _with_task(
+    out: Path, record: Record, one: Wanted, settings: dict[str, Any], say: Say
+) -> Record:
     """The record with a task that is under way, unless all that is wanted of it is there."""
     old = record["tasks"].get(one.name)
+    task = one.problems.task
     told = {
         "state": "running",
-        "title": one.problems.task.title,
-        "scorer": one.problems.task.scorer,
-        "definition": hashlib.sha256(one.problems.task.text.encode()).hexdigest(),
+        "title": task.title,
+        "scorer": task.scorer,
+        "definition": hashlib.sha256(task.text.encode()).hexdigest(),
         "source": one.problems.source,
         "problems": len(one.keys),
         "samples": len(one.keys[0]),
         "sampling": settings["sampling"],
         "completions": None,
-        "notes": one.problems.notes,
+        "notes": one.notes,
     }
     if old is not None:
+        _check_kept(out, one, old, told)
         for what in ("definition", "source"):
             if old[what] != told[what]:
-                raise OutputError(
-                    f"{out}: task {one.name} has another {what} than when it was begun "
-                    "(--overwrite starts anew)"
-                )
-        if old["problems"] > told["problems"] or old["samples"] > told["samples"]:
-            raise OutputError(
-                f"{out}: task {one.name} has {old['problems']:,} problems and {old['samples']} "
-                f"samples of each, found {told['problems']:,} and {told['samples']} asked for "
-                "(--overwrite starts anew)"
-            )
-        if old == {**told, "state": "complete", "completions": old["completions"]}:
+                say(f"task {one.name} has another {what} than when it was begun")
+        whole = evaluation.table_of(out, one.name, "completions").exists()
+        if whole and old == {**told, "state": "complete", "completions": old["completions"]}:
             return record
-        told["completions"] = old["completions"]  # whose rows are not written twice
     evaluation.write_table(out, one.name, "problems", _problems_table(one))
     record = {**record, "tasks": {**record["tasks"], one.name: told}}
     evaluation.write_record(out, record)
     return record
+
+
+def _check_kept(out: Path, one: Wanted, old: Record, told: Record) -> None:
+    """Raise OutputError where completions that are there would be dropped."""
+    if old["problems"] > told["problems"] or old["samples"] > told["samples"]:
+        raise OutputError(
+            f"{out}: task {one.name} has {old['problems']:,} problems and {old['samples']} "
+            f"samples of each, found {told['problems']:,} and {told['samples']} asked for "
+            "(--overwrite starts anew)"
+        )
+    if not evaluation.table_of(out, one.name, "completions").exists():
+        return
+    there = evaluation.read_table(out, one.name, "completions", ["key"])["key"].to_pylist()
+    gone = len({*there} - {key for keys in one.keys for key in keys})
+    if gone:
+        raise OutputError(
+            f"{out}: task {one.name}: {gone:,} completions that are there are of prompts that are "
+            "not asked now (--overwrite starts anew)"
+        )
 
 
 def _problems_table(one: Wanted) -> pa.Table:
@@ -156,7 +166,7 @@ def _write_missing(
     settings: dict[str, Any],
     asked: Asked,
     watch: Watch,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Decode what no table and no journal has; what takes longest first."""
     requests = _missing(wanted, store, asked)
@@ -194,7 +204,7 @@ def _decoded(
     settings: dict[str, Any],
     asked: Asked,
     pace: Pace,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[Written]:
     stop_ids = settings["sampling"]["stop_ids"]
     if asked.backend == "continuous":
@@ -202,11 +212,16 @@ def _decoded(
 
         yield from write_continuously(network, requests, asked.sampling, stop_ids, pace.wrote)
         return
-    decoder = Decoder(network, asked.sampling, stop_ids, asked.batch, pace.wrote)
+    decoder = Decoder(
+        network,
+        asked.sampling,
+        stop_ids,
+        asked.batch,
+        tell=pace.wrote,
+        halved=lambda rows: say(f"memory does not suffice: {rows:,} completions at once from now"),
+    )
     decoder.check(requests)
     yield from decoder.write(requests)
-    if decoder.halved:
-        say(f"memory did not suffice: the batch was halved {decoder.halved} times")
 
 
 def _row(written: Written, tokenizer: Any) -> dict[str, Any]:
@@ -223,7 +238,7 @@ def _row(written: Written, tokenizer: Any) -> dict[str, Any]:
 
 
 def _finish(out: Path, record: Record, one: Wanted, store: Store) -> Record:
-    """Write a task's table, unless it is there, and call the task complete."""
+    """Write a task's table, unless all of it is there, and call the task complete."""
     told = record["tasks"][one.name]
     if told["state"] == "complete":
         return record
@@ -233,6 +248,16 @@ def _finish(out: Path, record: Record, one: Wanted, store: Store) -> Record:
     record = {**record, "tasks": {**record["tasks"], one.name: told}}
     evaluation.write_record(out, record)
     return record
+
+
+def _end_journal(record: Record, store: Store, say: Say) -> None:
+    """Remove the journal once tables have all that is in it."""
+    if any(told["state"] != "complete" for told in record["tasks"].values()):
+        return
+    if left := store.journalled():
+        say(f"{left:,} completions in completions.jsonl are of no prompt that is asked; they stay")
+        return
+    store.remove_journal()
 
 
 def _batches(one: Wanted, store: Store) -> Iterator[pa.RecordBatch]:

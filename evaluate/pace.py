@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 LINE_SECONDS = 15.0
 
@@ -53,9 +52,6 @@ class Pace:
             f"{self.done:,} of {self.completions:,} completions, {self.tokens:,} tokens, "
             f"{self.rate:,.0f} tokens/s{told}"
         )
-
-
-Watch = Callable[[int], Any]
 
 
 @contextmanager

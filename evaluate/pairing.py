@@ -6,7 +6,7 @@ from pathlib import Path
 
 from curate.errors import OutputError
 from curate.evaluate.evaluation import Record, read_record, record_of
-from curate.evaluate.graded import Graded, read_graded
+from curate.evaluate.gradereading import Grades, read_grades
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k")
 """Settings that change what a number means; how many samples there are only says how sure it is."""
@@ -21,7 +21,7 @@ class Side:
 
     folder: Path
     model: str | None
-    tasks: dict[str, Graded]
+    tasks: dict[str, Grades]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,11 @@ def _common(places: Sequence[tuple[Path, Record]]) -> tuple[list[str], dict[str,
 
 def _side(folder: Path, record: Record, tasks: Sequence[str]) -> Side:
     return Side(
-        folder, record["model"], {task: read_graded(folder, record, task) for task in tasks}
+        folder, record["model"], {task: read_grades(folder, record, task) for task in tasks}
     )
 
 
-def _aligned(first: Side, other: Side, task: str) -> Graded:
+def _aligned(first: Side, other: Side, task: str) -> Grades:
     """The other's task with its problems in the first one's order. They must be the same."""
     keys, own = (_keys(side, task) for side in (first, other))
     if keys == own:
@@ -129,7 +129,7 @@ def _keys(side: Side, task: str) -> list[tuple[str, ...]]:
     return keys
 
 
-def _reordered(graded: Graded, order: list[int]) -> Graded:
+def _reordered(graded: Grades, order: list[int]) -> Grades:
     return replace(
         graded,
         problems=graded.problems.take(order),

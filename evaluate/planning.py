@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.differences import Benchmark
 from curate.evaluate.evaluation import read_record
-from curate.evaluate.graded import Graded, read_graded
+from curate.evaluate.gradereading import Grades, read_grades
 from curate.evaluate.pairing import read_sides
 from curate.samplesize import (
     Design,
@@ -85,7 +85,7 @@ def plans(pilots: Sequence[Path], asked: Asked) -> list[Plan]:
         return [_plan(None, None, *_assumed(asked), asked)]
     if len(pilots) == 1:
         record = read_record(pilots[0])
-        found = [read_graded(pilots[0], record, task) for task in record["tasks"]]
+        found = [read_grades(pilots[0], record, task) for task in record["tasks"]]
         return [_plan(one.task, len(one.status), *_of_one(one, asked), asked) for one in found]
     sides = read_sides([(pilots[0], pilots[1])], different_sampling=False)
     a, b = sides.pairs[0]
@@ -102,14 +102,14 @@ def _assumed(asked: Asked) -> tuple[Variance, list[str]]:
     return Variance(spread**2, (one, one)), [said, *told]
 
 
-def _of_one(graded: Graded, asked: Asked) -> tuple[Variance, list[str]]:
+def _of_one(graded: Grades, asked: Asked) -> tuple[Variance, list[str]]:
     one, told = _within(graded)
     spread, more = _spread(asked)
     said = "assumed: the other model's samples vary as the pilot's"
     return Variance(spread**2, (one, one)), [*told, said, *more]
 
 
-def _of_two(a: Graded, b: Graded, asked: Asked) -> tuple[Variance, list[str]]:
+def _of_two(a: Grades, b: Grades, asked: Asked) -> tuple[Variance, list[str]]:
     (first, told), (second, more) = _within(a), _within(b)
     said = list(dict.fromkeys([*told, *more]))
     alone = not a.clusters.any()
@@ -127,7 +127,7 @@ def _of_two(a: Graded, b: Graded, asked: Asked) -> tuple[Variance, list[str]]:
     return Variance(found, (first, second)), said
 
 
-def _within(graded: Graded) -> tuple[float, list[str]]:
+def _within(graded: Grades) -> tuple[float, list[str]]:
     if graded.status.shape[1] > 1:
         return within(graded.correct), []
     accuracy = float(graded.correct.mean())

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,10 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             yield from _json_lines(path)
     except FileNotFoundError:
         raise CurateError(f"{path}: expected a file of problems, found none") from None
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+    except (
+        *(OSError, EOFError, zlib.error, pa.ArrowException),
+        *(UnicodeDecodeError, csv.Error),
+    ) as error:
         raise CurateError(f"{path}: cannot be read: {first_line(error)}") from None
 
 

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from curate.errors import CurateError
+from curate.evaluate.task import PLACEHOLDER, Task
 from curate.rawfooter import first_line
 from curate.rendering import Prompt, Renderer
 from curate.samples import Sample, open_samples
 from curate.terminal import quoted
-
-FORMS = ("chat", "text")
 
 COMPARED = 64
 """Trained prompts that are looked at, the first ones."""
@@ -64,8 +63,8 @@ def form_of(tokenizer: Any, template: str | None, asked: str | None, system: str
     return form
 
 
-def warnings(prompter: Prompter, model: str, contents: Sequence[str]) -> Iterator[str]:
-    """What is amiss with a model's prompts, each line with a name in front."""
+def warnings(prompter: Prompter, model: str, task: Task, contents: Sequence[str]) -> Iterator[str]:
+    """What is amiss with a task's prompts to a model, each line with a name in front."""
     if prompter.form == "chat":
         yield from _not_a_prefix(prompter, contents[0])
     mark = Path(model) / "curate.json"
@@ -77,7 +76,7 @@ def warnings(prompter: Prompter, model: str, contents: Sequence[str]) -> Iterato
     except (OSError, ValueError, KeyError, TypeError, CurateError) as error:
         yield f"prompt_unchecked: the dataset that {mark} names cannot be read: {first_line(error)}"
     else:
-        yield from _unlike(prompter, trained, contents)
+        yield from _unlike(prompter, trained, task, contents)
 
 
 def _not_a_prefix(prompter: Prompter, content: str) -> Iterator[str]:
@@ -99,7 +98,7 @@ def _not_a_prefix(prompter: Prompter, content: str) -> Iterator[str]:
 
 
 def _unlike(
-    prompter: Prompter, trained: Sequence[Prompt], contents: Sequence[str]
+    prompter: Prompter, trained: Sequence[Prompt], task: Task, contents: Sequence[str]
 ) -> Iterator[str]:
     asked = prompter.conversation(contents[0])
     if _roles(trained[0]) != _roles(asked):
@@ -107,6 +106,8 @@ def _unlike(
             f"prompt_roles: the model was trained on prompts of {_roles(trained[0])}, these are of "
             f"{_roles(asked)}"
         )
+    elif _system(trained[0]) != _system(asked):
+        yield "prompt_system: the model was trained under another system message"
     own = Renderer(prompter.renderer.tokenizer)
     if prompter.renderer.chat_template and not isinstance(trained[0], str):
         (_, before), (_, now) = own.prompt(trained[0]), prompter.renderer.prompt(trained[0])
@@ -115,13 +116,23 @@ def _unlike(
                 "prompt_template: --chat-template-path renders the prompts that the model was "
                 "trained on to other tokens than the checkpoint's own template"
             )
-    words = _end([_content(one) for one in trained])
-    now_words = _end(contents)
-    if words != now_words and len(trained) > 1 and len(contents) > 1:
+    words, now_words = _end([_content(one) for one in trained]), _wording(task, contents)
+    if len(trained) > 1 and not words.endswith(now_words):
         yield (
             f"prompt_wording: the prompts that the model was trained on end with {quoted(words)}, "
-            f"these with {quoted(now_words)}"
+            f"these of {task.name} with {quoted(now_words)}"
         )
+
+
+def _wording(task: Task, contents: Sequence[str]) -> str:
+    """What a task puts behind its problems; without that, what all of its prompts end with."""
+    behind = PLACEHOLDER.split(task.prompt)[-1]
+    return behind or (_end(contents) if len(contents) > 1 else "")
+
+
+def _system(prompt: Prompt) -> list[str]:
+    turns = [] if isinstance(prompt, str) else prompt
+    return [str(one["content"]) for one in turns if one["role"] == "system"]
 
 
 def _roles(prompt: Prompt) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from curate.answers import STATUSES
 from curate.errors import OutputError
 from curate.evaluate.evaluation import read_record, record_of
-from curate.evaluate.graded import Graded, read_graded
+from curate.evaluate.gradereading import Grades, read_grades
 from curate.statistics import average, majority, pass_at
 
 UNJUDGED = 0.01
@@ -53,10 +53,10 @@ def results(out: Path) -> list[TaskResult]:
     record = read_record(out)
     if not record["tasks"]:
         raise OutputError(f"{record_of(out)}: expected a task, found none")
-    return [result_of(read_graded(out, record, task)) for task in record["tasks"]]
+    return [result_of(read_grades(out, record, task)) for task in record["tasks"]]
 
 
-def result_of(graded: Graded) -> TaskResult:
+def result_of(graded: Grades) -> TaskResult:
     """The numbers of one task."""
     problems, samples = graded.status.shape
     found = average(graded.correct, graded.clusters)
@@ -83,7 +83,7 @@ def _doublings(samples: int) -> list[int]:
     return sorted({2**n for n in range(samples.bit_length()) if 2**n <= samples} | {samples})
 
 
-def warnings_of(graded: Graded) -> list[str]:
+def warnings_of(graded: Grades) -> list[str]:
     """What must be known of a task before its accuracy is believed."""
     sampling, samples = graded.told["sampling"], graded.told["samples"]
     unread, slow = graded.share("parse_error"), graded.share("timed_out")

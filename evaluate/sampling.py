@@ -27,7 +27,7 @@ ROUNDING = 2e-5
 """How far a float32 logit moves with the shape of its batch, as a share of the greatest one."""
 
 EDGE = 1e-4
-"""How far the probability before a token does."""
+"""How far the probability before a token moves with the order in which it is summed."""
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 FACTORS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
@@ -95,7 +95,10 @@ def choose(
     matter.
     """
     logits = logits.float()
-    error = ROUNDING * logits.abs().amax(-1).clamp(min=1)
+    if bool(logits.isnan().any()):
+        raise CurateError("expected logits that are numbers, found some that are none (NaN)")
+    finite = logits.abs().nan_to_num(posinf=0.0)  # what a model rules out is minus infinity
+    error = ROUNDING * finite.amax(-1).clamp(min=1)
     if sampling.temperature == 0:
         return _greatest(logits, error)
     found = _candidates(logits, error[:, None], sampling)
@@ -139,10 +142,11 @@ def _likeliest(
     ranked = torch.arange(size, device=logits.device)[None] < (sampling.top_k or size)
     before = _mass_before(logits, values, ranked, sampling)
     inside = ranked & (before < sampling.top_p)
+    edge = EDGE + error / (2 * sampling.temperature)  # what logits' errors make of their shares
     last = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
     next_one = values.masked_fill(inside, -torch.inf).amax(-1, keepdim=True)
-    maybe = (ranked & (before < sampling.top_p + EDGE)) | (values >= last - 2 * error)
-    surely = inside & (before < sampling.top_p - EDGE) & (values > next_one + 2 * error)
+    maybe = (ranked & (before < sampling.top_p + edge)) | (values >= last - 2 * error)
+    surely = inside & (before < sampling.top_p - edge) & (values > next_one + 2 * error)
     return Candidates(values, ids, inside, maybe, surely)
 
 

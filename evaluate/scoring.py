@@ -168,7 +168,7 @@ class _Graded(NamedTuple):
     detail: Mapping[str, Any]
 
 
-def grade(rows: Sequence[Completion], scorer: Scorer, threads: int) -> tuple[list[Grade], Compared]:
+def grades_of(rows: Sequence[Completion], scorer: Scorer, threads: int) -> tuple[list[Grade], Compared]:
     """The grades of whole problems, a problem's completions side by side, in order."""
     found = [_find(row, scorer) for row in rows]
     asked = [n for n, each in enumerate(found) if each.answer is not None]

@@ -78,11 +78,6 @@ class Slots:
         self._valid = torch.zeros(places, 0, dtype=torch.bool)
         self._begins: list[int] = []
 
-    @property
-    def rows(self) -> int:
-        """Rows that are in."""
-        return self.window.rows
-
     def mask(self) -> torch.Tensor:
         """The attention mask bool[rows, columns] of the next step, its own token included."""
         at = self.window

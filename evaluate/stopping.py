@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
 from curate.errors import CurateError
 from curate.evaluate.sampling import Sampling
+from curate.rawfooter import first_line
 
 OURS = ("temperature", "top_p", "top_k", "max_new_tokens")
 OF_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -49,7 +51,14 @@ def defaults_unlike(model: str, sampling: Sampling) -> Iterator[str]:
 
 def _defaults(model: str) -> dict[str, Any]:
     """What the checkpoint says of generation; nothing where it says nothing."""
+    folder, name = Path(model), "generation_config.json"
+    if folder.is_dir() and not (folder / name).exists():
+        return {}
     try:
         return dict(GenerationConfig.from_pretrained(model).to_diff_dict())
-    except (OSError, ValueError):
-        return {}
+    except OSError as error:
+        if not folder.is_dir():  # on the Hub, where not every model has one
+            return {}
+        raise CurateError(f"{folder / name}: cannot be read: {first_line(error)}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CurateError(f"{model}: {name}: expected settings: {first_line(error)}") from None

@@ -106,6 +106,10 @@ class Store:
         ):
             self._places[key], self.tokens[key] = (task, row), tokens
 
+    def journalled(self) -> int:
+        """How many completions are in no table."""
+        return sum(isinstance(place, int) for place in self._places.values())
+
     def remove_journal(self) -> None:
         """Forget the journal, all of whose completions are in tables."""
         self._file.truncate(0)

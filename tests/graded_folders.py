@@ -15,10 +15,10 @@ from curate.evaluate.evaluation import (
     write_record,
     write_table,
 )
-from curate.evaluate.grade import Asked, grade_tasks
+from curate.evaluate.grading import Asked, grade_tasks
 
 
-def write_task(folder, task, scorer, golds, texts, *, endings="eos", prompts="?", tokens=10):
+def add_task(folder, task, scorer, golds, texts, *, endings="eos", prompts="?", tokens=10):
     """
     Add a task: `texts` has for each gold its samples' texts, `endings` is as large or one for all.
 

@@ -209,19 +209,38 @@ def test_another_task_leaves_what_a_killed_run_left(whole, generate, tmp_path):
     assert rows(tmp_path / "out") == rows(whole)
 
 
-@pytest.mark.parametrize("what", ["definition", "source"])
-def test_a_task_that_has_changed_is_told(place, whole, run_here, tmp_path, what):
+CHANGES = {
+    "wording": ("sums.toml", "Put", "Write", "18 completions that are there are of prompts"),
+    "problem": ("sums.jsonl", "is 1 + 1", "is 1+1", "3 completions that are there are of prompts"),
+    "gold": ("sums.jsonl", '"answer": 2}', '"answer": 3}', None),
+    "title": ("sums.toml", "Sums", "Additions", None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_task_that_has_changed_keeps_its_completions(place, whole, run_here, tmp_path, change):
+    """A gold costs none; where prompts are others, nothing is dropped unless one says so."""
+    name, old, new, refused = CHANGES[change]
     shutil.copytree(whole, tmp_path / "out")
     path = write_task(tmp_path)
-    if what == "definition":
-        path.write_text(path.read_text().replace("Put", "Write"))
-    else:
-        problems = tmp_path / "sums.jsonl"
-        problems.write_text(problems.read_text().replace("is 1 + 1", "is 1+1"))
+    (tmp_path / name).write_text((tmp_path / name).read_text().replace(old, new))
     asked = ["evaluate", "generate", "--model", place / "model", "--task", path, *QUICK]
     done = run_here(*asked, "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert f"task sums has another {what} than when it was begun" in done.stderr
+    assert done.returncode == (refused is not None)
+    if refused:
+        assert refused in done.stderr.splitlines()[-1]
+        assert tables(tmp_path / "out") == tables(whole)
+        return
+    assert "task sums has another" in done.stderr and "0 are missing" in done.stderr
+    assert rows(tmp_path / "out") == rows(whole)
+    golds = pq.read_table(tmp_path / "out" / "sums" / "problems.parquet")["gold"].to_pylist()
+    assert golds[1] == ("3" if change == "gold" else "2")
+
+
+def test_a_table_that_is_gone_is_written_again(whole, generate, tmp_path):
+    shutil.copytree(whole, tmp_path / "out")
+    (tmp_path / "out" / "sums" / "completions.parquet").unlink()
+    assert generate(tmp_path / "out", *QUICK).returncode == 0
     assert tables(tmp_path / "out") == tables(whole)
 
 

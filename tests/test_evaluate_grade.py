@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from curate.commands.evaluate_grade import grade
 from curate.errors import CurateError, OutputError
 from curate.evaluate import evaluation
-from curate.evaluate.grade import Asked, gold_reads, grade_tasks
+from curate.evaluate.grading import Asked, gold_reads, grade_tasks
 from curate.evaluate.results import results
-from tests.graded_folders import graded, write_task
+from tests.graded_folders import add_task, graded
 
 if importlib.util.find_spec("math_verify") is None:
     pytest.skip("math-verify is not installed", allow_module_level=True)
@@ -30,7 +30,7 @@ SLOW = "10^{10^{10^{10}}}"
 RUN = """
 import sys
 from pathlib import Path
-from curate.evaluate.grade import Asked, grade_tasks
+from curate.evaluate.grading import Asked, grade_tasks
 grade_tasks(Path(sys.argv[1]), Asked(workers=int(sys.argv[2]), seconds=float(sys.argv[3])))
 """
 
@@ -52,7 +52,7 @@ def texts_of(problems, samples, slow):
 
 def task(folder, problems=700, samples=4, slow=()):
     golds = [str(n) for n in range(problems)]
-    return write_task(folder, "m", "mathematics", golds, texts_of(problems, samples, slow))
+    return add_task(folder, "m", "mathematics", golds, texts_of(problems, samples, slow))
 
 
 def files(folder):
@@ -174,8 +174,8 @@ def test_grades_stay_until_others_are_whole(tmp_path, monkeypatch):
 
 
 def test_the_command_prints_a_table_or_one_document(tmp_path):
-    write_task(tmp_path, "m", "mathematics", ["1", "2"], [["\\boxed{1}"] * 2, ["2", "<think>"]])
-    write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}", "B"]], endings="length")
+    add_task(tmp_path, "m", "mathematics", ["1", "2"], [["\\boxed{1}"] * 2, ["2", "<think>"]])
+    add_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}", "B"]], endings="length")
     done = invoke(tmp_path, "--workers", 1)
     head, *lines = done.stdout.splitlines()
     assert head.split()[:6] == ["task", "asked", "accuracy", "95%", "interval", "lenient"]
@@ -195,13 +195,13 @@ def test_the_command_prints_a_table_or_one_document(tmp_path):
 
 def test_what_could_not_be_read_is_a_warning_above_one_per_cent(tmp_path):
     texts = [[r"\boxed{%s}" % (r"\frac" if n < 2 else "1")] for n in range(199)]
-    write_task(tmp_path, "m", "mathematics", ["1"] * 199, texts)
+    add_task(tmp_path, "m", "mathematics", ["1"] * 199, texts)
     (warning,) = json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"]
     assert warning.startswith(
         "1.0% of 199 answers could not be read, or not in time (parse_error 2"
     )
     assert invoke(tmp_path).stderr.endswith(f"warning: m: {warning}\n")
-    write_task(tmp_path, "m", "mathematics", ["1"] * 200, [*texts, ["1"]])
+    add_task(tmp_path, "m", "mathematics", ["1"] * 200, [*texts, ["1"]])
     assert json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"] == []
 
 
@@ -244,7 +244,7 @@ def test_other_refusals(tmp_path):
 
 
 def test_a_task_under_way_is_told_of_and_left(tmp_path):
-    write_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}"]])
+    add_task(tmp_path, "c", "choice", ["A"], [["\\boxed{A}"]])
     task(tmp_path, problems=3)
     changed(tmp_path, state="running", completions=None)
     done = invoke(tmp_path)

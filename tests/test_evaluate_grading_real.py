@@ -9,9 +9,9 @@ import pytest
 
 from curate.answers import STATUSES
 from curate.evaluate.problems import read as read_problems
-from curate.evaluate.scoring import Completion, grade, scorer_of
+from curate.evaluate.scoring import Completion, grades_of, scorer_of
 from curate.evaluate.task import load
-from tests.graded_folders import graded, write_task
+from tests.graded_folders import add_task, graded
 from tests.test_curate_grading_real import LENIENT, MATHS, STRICT
 
 if importlib.util.find_spec("math_verify") is None:
@@ -105,7 +105,7 @@ def completions_of(path):
 def all_grades(rows, scorer="mathematics"):
     made = scorer_of(scorer, 2, 2.0)
     try:
-        return grade(rows, made, 2)[0]
+        return grades_of(rows, made, 2)[0]
     finally:
         made.close()
 
@@ -170,7 +170,7 @@ def test_countdown_of_the_task_and_its_golds(folder, tmp_path):
     path = folder / "benchmarks" / "countdown_reasoning_gym.jsonl"
     right = [json.loads(line)["expected_answer"] for line in path.read_text().splitlines()]
     texts = [[each, rf"\boxed{{{each}}}", f"({each}) + 1"] for each in right]
-    write_task(tmp_path, "countdown", "countdown", [one.gold for one in task], texts)
+    add_task(tmp_path, "countdown", "countdown", [one.gold for one in task], texts)
     found = [row["status"] for row in graded(tmp_path, "countdown")]
     assert set(found) <= {*STATUSES}
     assert found == ["correct", "correct", "wrong"] * len(right)

@@ -12,7 +12,7 @@ import pytest
 
 from curate.errors import CurateError
 from curate.evaluate import instructions
-from tests.graded_folders import graded, write_task
+from tests.graded_folders import add_task, graded
 from tests.planted_responses import broken, plant
 
 if importlib.util.find_spec("lm_eval") is None:
@@ -78,7 +78,7 @@ def found(rows, responses, tmp_path_factory):
         for number, row in enumerate(responses)
     ]
     folder = tmp_path_factory.mktemp("ifeval")
-    write_task(folder, "ifeval", "instructions", [gold_of(row) for row in rows], texts)
+    add_task(folder, "ifeval", "instructions", [gold_of(row) for row in rows], texts)
     each = graded(folder, "ifeval")
     return [each[n : n + len(texts[0])] for n in range(0, len(each), len(texts[0]))]
 
@@ -115,7 +115,7 @@ def test_what_takes_too_long_or_is_too_long(tmp_path):
     long = "a" * (instructions.LONGEST + 1)
     texts = [["no", long], ["a" * 60 + "b", "a"]]
     golds = [json.dumps(told), json.dumps(never)]
-    write_task(tmp_path, "slow", "instructions", golds, texts)
+    add_task(tmp_path, "slow", "instructions", golds, texts)
     grades = graded(tmp_path, "slow", workers=1, seconds=0.5)
     assert [each["status"] for each in grades] == ["correct", "parse_error", "timed_out", "correct"]
     assert grades[1]["answer"] == "a" * 1000
@@ -132,7 +132,7 @@ def test_without_data_for_sentences_it_is_said_what_to_do(monkeypatch, tmp_path)
     (tmp_path / "sitecustomize.py").write_text("import nltk\nnltk.data.path[:] = ['/nowhere']\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     told = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}], "prompt": "?"}
-    write_task(tmp_path / "out", "t", "instructions", [json.dumps(told)], [["x"]])
+    add_task(tmp_path / "out", "t", "instructions", [json.dumps(told)], [["x"]])
     with pytest.raises(
         CurateError, match=r"punkt_tab/english in one of /nowhere.*downloader punkt"
     ):

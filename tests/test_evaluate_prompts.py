@@ -1,6 +1,7 @@
 """What a model's prompts, defaults and positions say before anything is generated."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -37,9 +38,7 @@ def test_what_the_checkpoint_would_do_otherwise_is_said(place, tmp_path, run_her
     from transformers import GenerationConfig
 
     model = tmp_path / "model"
-    model.mkdir()
-    for path in (place / "model").iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(place / "model", model)
     GenerationConfig(
         temperature=0.7, top_k=20, do_sample=True, repetition_penalty=1.05, eos_token_id=[2, 0]
     ).save_pretrained(model)
@@ -59,9 +58,7 @@ def trained(place, tmp_path, prompts):
     import pyarrow as pa
 
     model = tmp_path / "model"
-    model.mkdir()
-    for path in (place / "model").iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(place / "model", model)
     (tmp_path / "data").mkdir()
     answer = [{"role": "assistant", "content": "<think>\nhm\n</think>\n\n4"}]
     table = pa.table({"prompt": prompts, "completion": [answer] * len(prompts)})
@@ -76,7 +73,7 @@ PROMPTS = {
     "alike": ([[("user", f"{n} + {n}?{WORDED}")] for n in range(9)], None),
     "worded otherwise": (
         [[("user", f"{n} + {n}? Think.")] for n in range(9)],
-        'prompt_wording: the prompts that the model was trained on end with "? Think.", these with',
+        'prompt_wording: the prompts that the model was trained on end with "? Think.", these of',
     ),
     "with a system message": (
         [[("system", "Think."), ("user", f"{n}?{WORDED}")] for n in range(9)],
@@ -105,6 +102,28 @@ def test_a_prompt_that_is_no_prefix_of_its_conversation_is_named(place, tmp_path
     done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
     assert done.returncode == 0
     assert "note: prompt_not_prefix: with an answer behind it, the chat template" in done.stderr
+
+
+def test_another_system_message_is_named(place, tmp_path, run_here):
+    turns = [[("system", "Think."), ("user", f"{n}?{WORDED}")] for n in range(9)]
+    prompts = [[{"role": role, "content": text} for role, text in each] for each in turns]
+    model = trained(place, tmp_path, prompts)
+    asked = ["evaluate", "generate", "--model", model, "--task", place / "sums.toml", *QUICK]
+    done = run_here(*asked, "--out", tmp_path / "a", "--system", "Be brief.")
+    assert "note: prompt_system: the model was trained under another system" in done.stderr
+    done = run_here(*asked, "--out", tmp_path / "b", "--system", "Think.")
+    assert "prompt_" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
+def test_defaults_that_cannot_be_read_are_told(place, tmp_path, run_here, text):
+    model = tmp_path / "model"
+    shutil.copytree(place / "model", model)
+    (model / "generation_config.json").write_text(text)
+    asked = ["evaluate", "generate", "--model", model, "--task", place / "sums.toml"]
+    done = run_here(*asked, "--out", tmp_path / "out", *QUICK)
+    assert done.returncode == 1
+    assert "generation_config.json" in done.stderr.splitlines()[-1]
 
 
 def test_a_dataset_that_is_gone_is_named(place, tmp_path, run_here):

@@ -108,6 +108,34 @@ def test_the_edge_of_the_nucleus_is_unsure():
     assert not edge.sure.all() and clear.sure.all() and (clear.tokens == 0).all()
 
 
+@pytest.mark.parametrize("greatest", [1.0, 30.0, 300.0])
+def test_the_edge_grows_with_what_rounding_does(greatest):
+    """Half of the probability before the second token, give or take what moves the logits."""
+    sampling = Sampling(temperature=0.6, top_p=0.5)
+    gap = torch.linspace(-1e-3, 1e-3, 2_000)
+    logits = torch.stack([greatest + gap, torch.full_like(gap, greatest), -gap.abs() - 99], -1)
+    keys, zeros = torch.arange(2_000), torch.zeros(2_000, dtype=torch.int64)
+    moved = logits.clone()
+    moved[:, 0] -= ROUNDING * max(1.0, greatest) * gap.sign()
+    one, other = (choose(each, keys, zeros, sampling) for each in (logits, moved))
+    assert torch.equal(one.tokens[one.sure], other.tokens[one.sure])
+
+
+def test_logits_that_are_no_numbers_are_told():
+    logits = torch.tensor([[0.0, math.nan]])
+    nothing = torch.zeros(1, dtype=torch.int64)
+    for temperature in (0, 1):
+        with pytest.raises(CurateError, match="expected logits that are numbers"):
+            choose(logits, nothing, nothing, Sampling(temperature=temperature))
+
+
+def test_what_a_model_rules_out_leaves_the_rest_sure():
+    logits = torch.tensor([[3.0, 1.0, -math.inf]]).expand(500, -1)
+    keys, zeros = torch.arange(500), torch.zeros(500, dtype=torch.int64)
+    found = choose(logits, keys, zeros, Sampling(temperature=1.0, top_p=1.0))
+    assert found.sure.double().mean() > 0.99 and int(found.tokens.max()) == 1
+
+
 def test_what_noise_hangs_on():
     told = [
         noise_key(*one) for one in [(0, [1, 2], 0), (1, [1, 2], 0), (0, [1, 3], 0), (0, [1, 2], 1)]

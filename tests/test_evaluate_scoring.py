@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from curate import answers
 from curate.evaluate import choices, expressions, groups
 from curate.evaluate.answerparts import answer_part, opens_thought, without_specials
-from curate.evaluate.scoring import Completion, grade, scorer_of
+from curate.evaluate.scoring import Completion, grades_of, scorer_of
 
 if importlib.util.find_spec("math_verify") is None:
     pytest.skip("math-verify is not installed", allow_module_level=True)
@@ -30,7 +30,7 @@ def scorers():
 def grades(scorers, name, texts, *, ending="eos", opened=False, gold=None):
     """Of one problem."""
     rows = [Completion(0, text, ending, opened, gold or GOLDS[name]) for text in texts]
-    return grade(rows, scorers[name], 2)
+    return grades_of(rows, scorers[name], 2)
 
 
 def statuses(scorers, name, text, **more):
@@ -191,7 +191,7 @@ def test_choices_and_expressions_have_groups_too(scorers):
 
 def test_a_group_holds_for_each_problem_alone(scorers):
     rows = [Completion(n // 2, rf"\boxed{{{n}}}", "eos", False, "1") for n in range(6)]
-    found, _ = grade(rows, scorers["mathematics"], 2)
+    found, _ = grades_of(rows, scorers["mathematics"], 2)
     assert [each.group for each in found] == [0, 1] * 3
 
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from curate.answers import STATUSES
-from curate.evaluate.scoring import Completion, grade, scorer_of
+from curate.evaluate.scoring import Completion, grades_of, scorer_of
 from tests.fuzzed_answers import fuzzed
-from tests.graded_folders import graded, write_task
+from tests.graded_folders import add_task, graded
 
 SECONDS = int(os.environ.get("CURATE_FUZZ_SECONDS") or 600)
 ROWS = 240
@@ -95,7 +95,7 @@ def in_files(rng, scorer, seeds, prompts, folder):
         [rng.choice(("eos", "eos", "eos", "length", "unknown")) for _ in row] for row in texts
     ]
     asked = [rng.choice(("?", "?", "?", "?<think>\n")) for _ in golds]
-    write_task(folder, "t", scorer, golds, texts, endings=endings, prompts=asked)
+    add_task(folder, "t", scorer, golds, texts, endings=endings, prompts=asked)
     for row in graded(folder, "t", seconds=0.3):
         assert (row["group"] is None) == (row["answer"] is None)
         assert row["answer"] is not None or row["status"] in ("no_answer", "truncated")
@@ -116,7 +116,7 @@ def in_memory(rng, scorer, seeds, prompts):
             )
             for n in range(ROWS)
         ]
-        for row in grade(rows, made, 2)[0]:
+        for row in grades_of(rows, made, 2)[0]:
             assert row.answer is None or row.answer.encode()
             yield from (row.status, row.lenient)
     finally:

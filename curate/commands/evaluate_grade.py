@@ -47,7 +47,7 @@ def grade(
     correct / samples asked: what was cut off or has no answer counts as not right.
     """
     from curate.api import default_threads
-    from curate.evaluate.grade import Asked, grade_tasks
+    from curate.evaluate.grading import Asked, grade_tasks
     from curate.progress import watched
 
     asked = Asked(
@@ -81,7 +81,7 @@ def _table(out: Path, found: Sequence[Any]) -> list[str]:
     """A line for each task: how many fared how, of those asked."""
     from curate.evaluate.columns import columns
     from curate.evaluate.evaluation import read_record
-    from curate.evaluate.graded import read_graded
+    from curate.evaluate.gradereading import read_grades
     from curate.evaluate.results import result_of
 
     record = read_record(out)
@@ -93,7 +93,7 @@ def _table(out: Path, found: Sequence[Any]) -> list[str]:
         rates = [strict["correct"], lenient["correct"], *(strict[name] for name in names)]
         tokens = "" if each.mean_tokens is None else f"{each.mean_tokens:,.0f}"
         right, *told = [f"{n / each.rows:.1%}" for n in rates]
-        low, high = result_of(read_graded(out, record, each.task)).interval
+        low, high = result_of(read_grades(out, record, each.task)).interval
         interval = f"{low:.1%} to {high:.1%}"
         rows.append([each.task, f"{each.rows:,}", right, interval, *told, tokens or "unknown"])
     return columns(header, rows)

@@ -24,7 +24,7 @@ from curate.evaluate import choices, expressions, gradefiles, instructions
 from curate.evaluate.answerparts import opens_thought
 from curate.evaluate.evaluation import read_record, read_table, table_of
 from curate.evaluate.gradefiles import Record
-from curate.evaluate.scoring import Completion, Scorer, grade, scorer_of
+from curate.evaluate.scoring import Completion, Scorer, grades_of, scorer_of
 from curate.output import writing
 from curate.progress import Progress, unwatched
 from curate.rawfooter import first_line
@@ -54,7 +54,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Graded:
+class GradedTask:
     """A task and the record of its grades; `done_before` where they were there already."""
 
     task: str
@@ -73,7 +73,7 @@ class _Problem(NamedTuple):
 
 def grade_tasks(
     out: Path, asked: Asked, *, watch: Watch = unwatched
-) -> tuple[list[Graded], list[str]]:
+) -> tuple[list[GradedTask], list[str]]:
     """
     Grade the tasks of an evaluation; returns what was found, and names of tasks not whole yet.
 
@@ -93,7 +93,7 @@ def grade_tasks(
     return [_grade_task(out, name, tasks[name], asked, watch) for name in names], left
 
 
-def _grade_task(out: Path, task: str, told: Record, asked: Asked, watch: Watch) -> Graded:
+def _grade_task(out: Path, task: str, told: Record, asked: Asked, watch: Watch) -> GradedTask:
     with writing(out / task):
         settings = _settings(out, task, told, asked)
         record = None if asked.overwrite else gradefiles.whole(out, task, settings)
@@ -104,7 +104,7 @@ def _grade_task(out: Path, task: str, told: Record, asked: Asked, watch: Watch) 
                 notes = gradefiles.begin(out, task, settings, overwrite=asked.overwrite)
                 _grade_parts(out, task, told, problems, scorer, asked.workers, watch)
             record = gradefiles.finish(out, task, settings)
-        return Graded(
+        return GradedTask(
             task=task,
             title=told["title"],
             record=record,
@@ -194,7 +194,7 @@ def _grade_parts(
     with watch(f"grading {task}", path.stat().st_size) as progress:
         for number, rows in islice(parts, done, None):
             _check_order(path, rows, number * size, samples)
-            graded, compared = grade(list(_rows(rows, problems)), scorer, threads)
+            graded, compared = grades_of(list(_rows(rows, problems)), scorer, threads)
             place = gradefiles.part_of(out, task, number)
             gradefiles.write_part(place, rows, graded, compared)
             progress.add(len(rows), path.stat().st_size * len(rows) // len(problems) // samples)

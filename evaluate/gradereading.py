@@ -16,7 +16,7 @@ AGAIN = "run `curate evaluate grade` on the folder"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Graded:
+class Grades:
     """
     A task's grades as arrays [problems, samples], and what tells its problems apart.
 
@@ -50,7 +50,7 @@ class Graded:
         return float((self.status == STATUSES.index(status)).mean())
 
 
-def read_graded(out: Path, record: Record, task: str) -> Graded:
+def read_grades(out: Path, record: Record, task: str) -> Grades:
     """
     Read what a task's problems are and how their samples fared; no text of a completion.
 
@@ -69,7 +69,7 @@ def read_graded(out: Path, record: Record, task: str) -> Graded:
     _check_whole(out, task, "grades", told, grades)
     shape = told["problems"], told["samples"]
     tokens = completions["tokens"].cast(pa.float64()).to_numpy()
-    return Graded(
+    return Grades(
         task=task,
         told=told,
         scored=scored,
