@@ -22,9 +22,11 @@ from bench.runs import ROOT, BenchError, Ran
 from bench.settings import Settings
 
 OURS, FIXED, HARNESS = "curate evaluate", "model.generate", "lm-eval hf"
+CONTINUOUS = "continuous batching"
 SHOWS = {
     OURS: "rows that are done leave the batch",
     FIXED: "a fixed batch, until its longest row is done",
+    CONTINUOUS: "curate evaluate --backend continuous, on a GPU",
     HARNESS: "lm-evaluation-harness's Hugging Face backend, in an environment of its own",
 }
 BATCH, MEAN, LONGEST = 64, 96, 570
@@ -43,16 +45,18 @@ def run(settings: Settings) -> Result:
     place = settings.cache / f"generating-{prompts}"
     environment = {"OMP_NUM_THREADS": str(settings.threads)}
     given = {"threads": settings.threads, "environment": environment}
-    if not (place / "prompts.json").exists():
-        runs.job("bench.generating:make", **given, place=str(place), prompts=prompts)
+    made = runs.job("bench.generating:make", **given, place=str(place), prompts=prompts)
+    device = made.answer["device"]
+    jobs = {OURS: "ours", FIXED: "fixed"} | ({CONTINUOUS: "continuous"} if device != "cpu" else {})
     cases = {
-        name: partial(runs.job, f"bench.generating:{job}", **given, place=str(place))
-        for name, job in ((OURS, "ours"), (FIXED, "fixed"))
+        name: partial(runs.job, f"bench.generating:{job}", **given, place=str(place), device=device)
+        for name, job in jobs.items()
     }
     if not settings.quick:
         harness = _harness(settings.cache / "lm-eval")
         script = str(Path(__file__).with_name("lm_eval_job.py"))
-        cases[HARNESS] = partial(_timed, [harness, script, str(place), str(settings.threads)])
+        told = [str(place), device, str(2 * LONGEST), str(settings.threads)]
+        cases[HARNESS] = partial(_timed, [harness, script, *told])
     ran = runs.rounds(cases, 1 if settings.quick else settings.pairs)
     lengths = json.loads((place / "prompts.json").read_text())["lengths"]
     _check(ran, lengths)
@@ -61,6 +65,7 @@ def run(settings: Settings) -> Result:
         title=f"generate, {settings.threads} thread" + "s" * (settings.threads > 1),
         facts={
             "model": f"Qwen3, hidden {HIDDEN}, {LAYERS} layers, float32, counting down",
+            "device": device,
             "prompts": prompts,
             "batch": BATCH,
             "new tokens": sum(lengths),
@@ -68,9 +73,9 @@ def run(settings: Settings) -> Result:
             "threads": settings.threads,
             "tokens a second": round(_speed(ran[OURS], lengths)),
         },
-        rows=[_row(name, ran) for name in cases],
+        rows=[_row(name, ran, device) for name in cases],
         targets=[
-            _target(f"{OURS} / {name}", ran[OURS], ran[name], limit)
+            _target(f"{OURS} / {name}", ran[OURS], ran[name], limit, device)
             for name, limit in ((FIXED, SLOWER), (HARNESS, 1.0))
             if name in ran
         ],
@@ -81,14 +86,18 @@ def _speed(ran: list[Ran], lengths: list[int]) -> float:
     return sum(lengths) / min(one.seconds for one in ran)
 
 
-def _target(name: str, above: list[Ran], below: list[Ran], limit: float) -> Target:
-    value = runs.paired_ratio([r.cpu_seconds for r in above], [r.cpu_seconds for r in below])
+def _spent(ran: list[Ran], device: str) -> list[float]:
+    """Seconds of the processor, which others do not share in; on a GPU those by the clock."""
+    return [one.cpu_seconds if device == "cpu" else one.seconds for one in ran]
+
+
+def _target(name: str, above: list[Ran], below: list[Ran], limit: float, device: str) -> Target:
+    value = runs.paired_ratio(_spent(above, device), _spent(below, device))
     return Target(name=name, value=value, limit=limit)
 
 
-def _row(name: str, ran: dict[str, list[Ran]]) -> Row:
-    each = [r.cpu_seconds for r in ran[name]]
-    ratio = runs.paired_ratio(each, [r.cpu_seconds for r in ran[OURS]])
+def _row(name: str, ran: dict[str, list[Ran]], device: str) -> Row:
+    ratio = runs.paired_ratio(_spent(ran[name], device), _spent(ran[OURS], device))
     return row(name, SHOWS[name], ran[name], ratios={f"/ {OURS}": ratio})
 
 
@@ -128,12 +137,15 @@ def _timed(arguments: list[str]) -> Ran:
 
 
 def make(place: str, prompts: int, threads: int) -> dict[str, Any]:
-    """A job: the model, its tokenizer, and prompts as texts and tokens."""
+    """A job: the model, its tokenizer, and prompts as texts and tokens; tells the device."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     del threads
     folder = Path(place)
+    told = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    if (folder / "prompts.json").exists():
+        return told
     tokenizer = _tokenizer()
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
@@ -160,9 +172,9 @@ def make(place: str, prompts: int, threads: int) -> dict[str, Any]:
         + f" w{length}"
         for length in lengths
     ]
-    told = {"lengths": lengths, "texts": texts, "ids": tokenizer(texts)["input_ids"]}
-    (folder / "prompts.json").write_text(json.dumps(told))
-    return {}
+    asked = {"lengths": lengths, "texts": texts, "ids": tokenizer(texts)["input_ids"]}
+    (folder / "prompts.json").write_text(json.dumps(asked))
+    return told
 
 
 def _count_down(model: Any) -> None:
@@ -196,22 +208,38 @@ def _tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<pad>")
 
 
-def ours(place: str, threads: int) -> dict[str, Any]:
+def ours(place: str, device: str, threads: int) -> dict[str, Any]:
     """A job: by the loop of `curate evaluate generate`."""
+    from curate.evaluate.decoding import Decoder
+
+    return _by(lambda *asked: Decoder(*asked, BATCH).write, place, device, threads)
+
+
+def continuous(place: str, device: str, threads: int) -> dict[str, Any]:
+    """A job: by transformers' continuous batching."""
+    from curate.evaluate.continuous import write_continuously
+
+    def writer(model: Any, sampling: Any, stop_ids: list[int]) -> Any:
+        return lambda requests: write_continuously(model, requests, sampling, stop_ids)
+
+    return _by(writer, place, device, threads)
+
+
+def _by(writer: Any, place: str, device: str, threads: int) -> dict[str, Any]:
+    """What a backend writes, and how long it takes; `writer` takes model, sampling, stop ids."""
     import torch
 
     from curate.evaluate.checkpoint import load_network
-    from curate.evaluate.decoding import Decoder, Request
+    from curate.evaluate.decoding import Request
     from curate.evaluate.sampling import Sampling
 
     torch.set_num_threads(threads)
-    model = load_network(f"{place}/model", "float32", torch.device("cpu"))
+    model = load_network(f"{place}/model", "float32", torch.device(device))
     ids = json.loads(Path(place, "prompts.json").read_text())["ids"]
     requests = [Request(str(n), prompt, n) for n, prompt in enumerate(ids)]
 
     def write(limit: int) -> dict[str, list[int]]:
-        sampling = Sampling(temperature=0, max_new_tokens=limit)
-        written = Decoder(model, sampling, [0], BATCH).write(requests)
+        written = writer(model, Sampling(temperature=0, max_new_tokens=limit), [0])(requests)
         return {one.request.key: one.token_ids for one in written}
 
     write(WARM_TOKENS)
@@ -221,16 +249,17 @@ def ours(place: str, threads: int) -> dict[str, Any]:
     return told | {"written": [found[str(n)][:-1] for n in range(len(ids))]}
 
 
-def fixed(place: str, threads: int) -> dict[str, Any]:
+def fixed(place: str, device: str, threads: int) -> dict[str, Any]:
     """A job: by model.generate, all prompts in one batch, padded on the left."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(f"{place}/model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(f"{place}/model", dtype=torch.float32).to(device)
     tokenizer = AutoTokenizer.from_pretrained(f"{place}/model", padding_side="left")
     texts = json.loads(Path(place, "prompts.json").read_text())["texts"]
     inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    inputs = inputs.to(device)
     behind = inputs["input_ids"].shape[1]
 
     def write(limit: int) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """
 The prompts of `bench.generating` by lm-evaluation-harness, run by a Python that has it.
 
-    $ python bench/lm_eval_job.py PLACE THREADS
+    $ python bench/lm_eval_job.py PLACE DEVICE LIMIT THREADS
 """
 
 import json
@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-WARM_TOKENS, BATCH, LIMIT = 8, 64, 1140
+WARM_TOKENS, BATCH = 8, 64
 
 
-def main(place: str, threads: str) -> None:
+def main(place: str, device: str, limit: str, threads: str) -> None:
     """Print what was written, and the seconds that it took."""
     import torch
     from lm_eval.api.instance import Instance
@@ -23,7 +23,7 @@ def main(place: str, threads: str) -> None:
     model = HFLM(
         pretrained=f"{place}/model",
         dtype="float32",
-        device="cpu",
+        device=device,
         batch_size=BATCH,
         backend="causal",
     )
@@ -38,7 +38,7 @@ def main(place: str, threads: str) -> None:
 
     write(WARM_TOKENS)
     began, spent = time.perf_counter(), time.process_time()
-    found = write(LIMIT)
+    found = write(int(limit))
     told = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - spent}
     written = [
         [int(word[1:]) for word in text.split() if word not in ("<end>", "<pad>")] for text in found
