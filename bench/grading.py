@@ -192,6 +192,8 @@ def _write(place: Path, golds: list[str], texts: list[str]) -> None:
         "scorer": "mathematics",
         "problems": len(golds),
         "samples": SAMPLES,
+        "sampling": {},
+        "notes": [],
         "completions": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     record = evaluation.new_record(model=None, source="replay", settings={})

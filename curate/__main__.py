@@ -19,6 +19,9 @@ from curate.terminal import printable
 
 STOPPED: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
+AGAIN_SECONDS = 0.02
+"""After which a signal that came during an import is looked at again."""
+
 COMMANDS = {
     "scan": "Measure every trace of a corpus and, given a selection, emit the kept rows.",
     "select": "Select from the features that a scan left, without scanning again.",
@@ -78,6 +81,8 @@ def run() -> int:
         code = 1 if isinstance(error, BrokenPipeError) else _say(f"error: {error}", 1)
         # Nothing may be flushed at exit to what failed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the interpreter's end knows no such signal
     return code if isinstance(code, int) else 0
 
 
@@ -90,7 +95,19 @@ class StoppedError(BaseException):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise StoppedError(number)
+    """Stop; not in the middle of an import, which may swallow it or leave half a module."""
+    if not _importing(frame):
+        raise StoppedError(number)
+    signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(line: str, code: int) -> int:

@@ -52,12 +52,18 @@ def difference(benchmark: Benchmark) -> Estimate:
     differ: the interval then is as wide as for a share that was seen in none of G, `unseen`.
     """
     values, clusters = benchmark.differences.mean(axis=0), benchmark.clusters
-    value, error = float(values.mean()), clustered_error(values, clusters)
+    value, found = float(values.mean()), clustered_error(values, clusters)
     groups = int(clusters.max()) + 1
-    if error is None:
+    if found is None:
         return Estimate(value, None, (-1.0, 1.0), groups, 0)
-    half = t_quantile(groups - 1) * error if error > 1e-9 else unseen(groups)
+    error = beyond_rounding(found)
+    half = t_quantile(groups - 1) * error if error else unseen(groups)
     return Estimate(value, error, around(value, half), groups, groups - 1)
+
+
+def beyond_rounding(error: float) -> float:
+    """A standard error of accuracies; 0 for one that rounding leaves where nothing varies."""
+    return error if error > 1e-9 else 0.0
 
 
 def unseen(count: int) -> float:

@@ -71,17 +71,19 @@ def between(
     return max(0.0, found), found < 0
 
 
-def standard_error(variance: Variance, design: Design) -> float:
-    """Of the mean difference."""
-    by_problems, by_seeds = _parts(variance, design)
-    return sqrt(by_problems + by_seeds)
-
-
-def _parts(variance: Variance, design: Design) -> tuple[float, float]:
+def standard_error(variance: Variance, design: Design) -> tuple[float, float]:
+    """Of the mean difference, and its degrees of freedom by Satterthwaite over its two parts."""
     pairs = design.seeds or 1
     sampled = sum(each / k for each, k in zip(variance.within, design.samples, strict=True))
+    by_problems = (variance.between + sampled / pairs) / design.problems
     by_seeds = variance.seeds**2 / pairs if design.seeds else 0.0
-    return (variance.between + sampled / pairs) / design.problems, by_seeds
+    total = by_problems + by_seeds
+    if not total:
+        return 0.0, float(design.problems - 1)
+    spread = (by_problems / total) ** 2 / (design.problems - 1)
+    if design.seeds:
+        spread += (by_seeds / total) ** 2 / (design.seeds - 1)
+    return sqrt(total), 1 / spread
 
 
 def detectable(variance: Variance, design: Design) -> float:
@@ -89,17 +91,12 @@ def detectable(variance: Variance, design: Design) -> float:
     The least difference that the design finds with its power.
 
     (t of alpha, two-sided, + t of power) x standard error, as close to exact as matters from five
-    problems on; degrees of freedom by Satterthwaite over problems and seeds.
+    problems on.
     """
-    by_problems, by_seeds = _parts(variance, design)
-    total = by_problems + by_seeds
-    if not total:
-        return 0.0
-    spread = (by_problems / total) ** 2 / (design.problems - 1)
-    if design.seeds:
-        spread += (by_seeds / total) ** 2 / (design.seeds - 1)
-    t = t_quantile(1 / spread, 1 - design.alpha) + t_quantile(1 / spread, 2 * design.power - 1)
-    return t * sqrt(total)
+    error, degrees = standard_error(variance, design)
+    return error * (
+        t_quantile(degrees, 1 - design.alpha) + t_quantile(degrees, 2 * design.power - 1)
+    )
 
 
 def problems_needed(difference: float, variance: Variance, design: Design) -> int | None:

@@ -17,7 +17,7 @@ from math import sqrt
 
 import numpy as np
 
-from curate.differences import Benchmark, around, unseen
+from curate.differences import Benchmark, around, beyond_rounding, unseen
 from curate.statistics import Estimate, t_quantile, t_two_sided
 
 LEAST_SEEDS = 5
@@ -50,6 +50,7 @@ def recipe_difference(benchmarks: Sequence[Benchmark]) -> tuple[Estimate, float]
     Mean difference and its two-sided p-value by t; of several benchmarks each counts the same.
 
     Benchmarks have their own problems and the same seeds, so what a seed does to all of them stays.
+    Where nothing varies there is no t, and both are as `_alike` has them.
     """
     tables = [each.differences for each in benchmarks]
     clusters = [each.clusters for each in benchmarks]
@@ -58,11 +59,28 @@ def recipe_difference(benchmarks: Sequence[Benchmark]) -> tuple[Estimate, float]
     if any(not each.any() for each in clusters):  # all problems in cluster 0
         return Estimate(value, None, (-1.0, 1.0), groups, 0), 1.0
     found = variances(tables, clusters)
-    if found.total < 1e-18:
-        return Estimate(value, 0.0, around(value, unseen(seeds)), groups, seeds - 1), 1.0
-    error, degrees = sqrt(found.total), found.total_degrees
+    error = beyond_rounding(sqrt(found.total))
+    if not error:
+        interval, p = _alike(value, seeds)
+        return Estimate(value, 0.0, interval, groups, seeds - 1), p
+    degrees = found.total_degrees
     interval = around(value, t_quantile(degrees) * error)
     return Estimate(value, error, interval, groups, degrees), t_two_sided(value / error, degrees)
+
+
+def _alike(value: float, seeds: int) -> tuple[tuple[float, float], float]:
+    """
+    Interval and p where all problems differ by the same `value` with all seeds.
+
+    Seeds' differences lie in [-1, 1]. If their mean is m < `value`, at most (1 + m)/(1 + `value`)
+    of them are as those that were seen (the others then are -1), and the chance to see no others is
+    that to the power of `seeds`; likewise for m > `value`, with 1 - m and 1 - `value`. The interval
+    holds each m whose chance is 2.5 % or more, and p is twice the chance of m = 0, 1 at most: 2 x
+    0.5^S for a difference of 1. So p < 5 % where the interval does not hold 0, and only there.
+    """
+    share = unseen(seeds)
+    interval = value - share * (1 + value), value + share * (1 - value)
+    return interval, min(1.0, 2 / (1 + abs(value)) ** seeds)
 
 
 def variances(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray]) -> Variances:

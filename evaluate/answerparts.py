@@ -23,11 +23,14 @@ def answer_part(text: str, *, opened: bool) -> str | None:
     What stands behind the last `</think>`, blanks in front left out; the whole text of no thought.
 
     None where a thought is not closed, whether the text has opened it or the prompt (`opened`).
+    Behind a thought, `<think>` opens another one only where nothing but blanks stands before it:
+    an answer that has begun may speak of the tag.
     """
     close = text.rfind(CLOSING_TAG)
-    if (opened and close < 0) or text.find(OPENING_TAG, max(close, 0)) >= 0:
-        return None
-    return without_specials(text if close < 0 else text[close + len(CLOSING_TAG) :].lstrip())
+    if close < 0:
+        return None if opened or OPENING_TAG in text else without_specials(text)
+    part = text[close + len(CLOSING_TAG) :].lstrip()
+    return None if part.startswith(OPENING_TAG) else without_specials(part)
 
 
 def without_specials(text: str) -> str:

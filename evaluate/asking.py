@@ -100,6 +100,12 @@ def wanted_of(
             f"task {found.task.name}: expected prompts with a token at least, found none in "
             f"{found.rows[empty].id}"
         )
+    known = checkpoint.configuration(model).vocab_size
+    if (most := max(int(ids.max()) for _, ids in rendered)) >= known:
+        raise CurateError(
+            f"{model}: expected a tokenizer of the model's {known:,} tokens, found one that gives "
+            f"token {most:,}"
+        )
     of = {name: settings[name] for name in ("model", "sampling", "backend", "dtype")}
     keys = [[key_of(of, ids, sample) for sample in range(samples)] for _, ids in rendered]
     notes = [

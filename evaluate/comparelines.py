@@ -80,7 +80,7 @@ def _samples(row: Row) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return DASH if share is None else f"{100 * share:.1f} %"
+    return DASH if share is None else f"{share:.1%}"
 
 
 def points(difference: float) -> str:

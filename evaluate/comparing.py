@@ -172,10 +172,12 @@ def _arm(graded: Sequence[Grades]) -> Arm:
 
 
 def _warnings(sides: Sides) -> list[str]:
-    return [
+    """Of how the folders' models were asked, and of each task."""
+    each = [side for pair in sides.pairs for side in pair]
+    asked = [f"{side.folder}: {note}" for side in each for note in side.notes]
+    return asked + [
         f"{side.folder}: {task}: {warning}"
         for task in sides.tasks
-        for pair in sides.pairs
-        for side in pair
+        for side in each
         for warning in warnings_of(side.tasks[task])
     ]

@@ -9,6 +9,7 @@ row alone.
 """
 
 import inspect
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,9 @@ class Decoder:
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
-        if not apart < (EXACT if self._exact else ROUGH):
+        if math.isnan(apart):
+            raise CurateError(f"{name}: expected logits that are numbers, found NaN")
+        if apart >= (EXACT if self._exact else ROUGH):
             raise CurateError(
                 f"{name}: expected a row in a batch to have the logits that it has alone, found "
                 f"them {apart:.1%} apart: --backend continuous may know how to"

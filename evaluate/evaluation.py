@@ -14,7 +14,7 @@ Each file has its name once it is whole. Completions of tasks that are under way
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import OutputError
+from curate.evaluate.task import SCORERS
 from curate.rawfooter import first_line
 from curate.wholefile import part_of, whole_file
 
@@ -79,11 +80,46 @@ GRADES = pa.schema(
 Record = dict[str, Any]
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+NOTHING = type(None)
+WHOLE = {
+    "model": _is(str, NOTHING),
+    "source": ("generate", "replay").__contains__,
+    "settings": _is(dict),
+    "versions": _is(dict),
+    "notes": _texts,
+    "tasks": _is(dict),
+}
+OF_TASK = {
+    "state": ("running", "complete").__contains__,
+    "title": _is(str),
+    "scorer": SCORERS.__contains__,
+    "problems": _count,
+    "samples": _count,
+    "sampling": _is(dict),
+    "completions": _is(str, NOTHING),
+    "notes": _texts,
+}
+"""What the keys of a record, and of a task in it, may hold."""
+
+
 def new_record(**told: Any) -> Record:
     """The record of an evaluation in which no task has begun."""
     libraries = ("curate-cot", "torch", "transformers", "tokenizers")
     return {
         "format": FORMAT,
+        "notes": [],
         **told,
         "versions": {name: metadata.version(name) for name in libraries},
         "tasks": {},
@@ -106,11 +142,24 @@ def read_record(out: Path) -> Record:
     path = record_of(out)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise OutputError(f"{path}: expected the record of an evaluation, found none") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise OutputError(f"{path}: expected the record of an evaluation of format {FORMAT}")
+    _check(str(path), found, WHOLE)
+    for name, told in found["tasks"].items():
+        _check(f"{path}: task {name}", told, OF_TASK)
     return found
+
+
+def _check(where: str, found: Any, kinds: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raise OutputError where a table of the record lacks a key, or has another kind of value."""
+    for key, fits in kinds.items():
+        if not isinstance(found, dict) or key not in found or not fits(found[key]):
+            value = found.get(key) if isinstance(found, dict) else found
+            raise OutputError(
+                f"{where}: {key}: expected what this tool writes, found {value!r:.60}"
+            )
 
 
 def begin(out: Path, record: Record, overwrite: bool) -> Record:

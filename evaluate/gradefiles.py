@@ -4,6 +4,7 @@ thousand completions or so, and with what; in the end `grades.parquet` holds all
 written last, what they were graded with and how many fared how.
 """
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -16,17 +17,15 @@ import pyarrow.parquet as pq
 
 from curate.answers import STATUSES
 from curate.errors import OutputError
-from curate.evaluate.evaluation import FORMAT, GRADES, table_of
+from curate.evaluate.evaluation import FORMAT, GRADES, UNFINISHED, table_of
+from curate.evaluate.gradewarnings import warnings_of_grades
 from curate.evaluate.groups import Compared
 from curate.evaluate.scoring import Grade
 from curate.rawfooter import first_line
 from curate.wholefile import whole_file
 
 PAIRS = b"pairs"
-"""Of a part's metadata: pairs of answers that were asked about, and those that were not."""
-
-UNREAD = ("parse_error", "timed_out")
-MOST_UNREAD = 0.01
+"""Of a part's metadata: pairs of answers with a verdict, without one, and not asked about."""
 
 Record = dict[str, Any]
 
@@ -36,9 +35,19 @@ def record_of(out: Path, task: str) -> Path:
     return out / task / "grades.json"
 
 
+def digest_of(out: Path, task: str, name: str) -> str:
+    """SHA-256 of a task's table. Raises OutputError where it is not there."""
+    path = table_of(out, task, name)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise OutputError(f"{path}: expected the task's {name}, found none") from None
+
+
 def work_of(out: Path, task: str) -> Path:
     """Where grades of a task stand until all are there."""
-    return out / task / ".grading"
+    return out / task / UNFINISHED
 
 
 def whole(out: Path, task: str, asked: Record) -> Record | None:
@@ -105,7 +114,7 @@ def write_part(path: Path, rows: pa.Table, grades: Sequence[Grade], compared: Co
     columns = dict(zip(names, zip(*grades, strict=True), strict=True)) if grades else {}
     told = {name: rows[name] for name in ("index", "id", "sample")}
     told |= {name: columns.get(name, ()) for name in names}
-    pairs = json.dumps([compared.asked, compared.unasked])
+    pairs = json.dumps([compared.told, compared.untold, compared.unasked])
     schema = GRADES.with_metadata({PAIRS: pairs})
     with whole_file(path) as part:
         pq.write_table(pa.table(told, schema=schema), part, compression="zstd")
@@ -127,12 +136,13 @@ def finish(out: Path, task: str, asked: Record) -> Record:
             counts["strict"].update(table["status"].to_pylist())
             counts["lenient"].update(table["lenient"].to_pylist())
             writer.write_table(table)
+    not_compared = compared.untold + compared.unasked
     record = {
         "format": FORMAT,
         **asked,
         "counts": {name: dict(each) for name, each in counts.items()},
-        "groups": {"compared": compared.asked, "not_compared": compared.unasked},
-        "warnings": _warnings(counts["strict"]),
+        "groups": {"compared": compared.told, "not_compared": not_compared},
+        "warnings": warnings_of_grades(counts["strict"], not_compared),
     }
     with whole_file(record_of(out, task)) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -146,15 +156,3 @@ def _part(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         what = f"cannot be read: {first_line(error)}"
         raise OutputError(f"{path}: {what} (--overwrite starts anew)") from None
-
-
-def _warnings(counts: Counter[str]) -> list[str]:
-    rows = counts.total()
-    unread = {name: counts[name] for name in UNREAD}
-    if sum(unread.values()) <= MOST_UNREAD * rows:
-        return []
-    each = ", ".join(f"{name} {n:,}" for name, n in unread.items())
-    return [
-        f"{sum(unread.values()) / rows:.1%} of {rows:,} answers could not be read, or not in time "
-        f"({each}), which are not right: look at them"
-    ]

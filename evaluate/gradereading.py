@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curate.answers import STATUSES
 from curate.errors import OutputError
+from curate.evaluate import gradefiles
 from curate.evaluate.evaluation import Record, read_table, record_of
 from curate.statistics import cluster_codes
 
@@ -45,6 +46,17 @@ class Grades:
         """None where a count is not known: the mean of the others might be another."""
         return None if np.isnan(self.tokens).any() else float(self.tokens.mean())
 
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many samples fared how, by all of `STATUSES`."""
+        counts = np.bincount(self.status.ravel(), minlength=len(STATUSES))
+        return dict(zip(STATUSES, counts.tolist(), strict=True))
+
+    @property
+    def not_compared(self) -> int:
+        """Pairs of wrong answers of a problem that might be of one group, and are of two."""
+        return int(self.scored["groups"]["not_compared"])
+
     def share(self, status: str) -> float:
         """Of all samples, those that fared so."""
         return float((self.status == STATUSES.index(status)).mean())
@@ -55,7 +67,7 @@ def read_grades(out: Path, record: Record, task: str) -> Grades:
     Read what a task's problems are and how their samples fared; no text of a completion.
 
     Raises OutputError where it is not complete, has other than problems x samples completions or
-    grades, or where its grades are of other completions than those that are there.
+    grades, or where its grades are of other completions or problems than those that are there.
     """
     told = record["tasks"][task]
     if told["state"] != "complete":
@@ -104,17 +116,23 @@ def _check_whole(out: Path, task: str, name: str, told: Record, table: pa.Table)
 
 
 def _scored(out: Path, task: str, told: Record) -> Record:
-    """With what a task was graded, which must be the completions that the record knows."""
-    path = out / task / "grades.json"
+    """With what a task was graded: completions that the record knows, and the problems there."""
+    path = gradefiles.record_of(out, task)
     try:
         found: Record = json.loads(path.read_text(encoding="utf-8"))
-        digest = found["completions"]
+        completions, problems = found["completions"], found["problems"]
+        int(found["groups"]["not_compared"])
     except (OSError, ValueError, KeyError, TypeError):
         raise OutputError(f"{path}: expected what the task was graded with: {AGAIN}") from None
-    if digest != told["completions"]:
+    if completions != told["completions"]:
         raise OutputError(
             f"{path}: expected grades of the completions in {record_of(out).name}, found grades "
             f"of others: {AGAIN}"
+        )
+    if problems != gradefiles.digest_of(out, task, "problems"):
+        raise OutputError(
+            f"{path}: expected grades by the golds and prompts in {task}/problems.parquet, found "
+            f"grades by others: {AGAIN}"
         )
     return found
 

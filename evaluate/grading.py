@@ -6,7 +6,6 @@ not grow with their number, and a run that was killed goes on behind the last su
 processes graded what, and how often a run was cut, changes nothing in the files.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -117,20 +116,15 @@ def _grade_task(out: Path, task: str, told: Record, asked: Asked, watch: Watch) 
 
 def _settings(out: Path, task: str, told: Record, asked: Asked) -> Record:
     """What tells grades from others: of what, and by what."""
-    path = table_of(out, task, "completions")
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        raise OutputError(f"{path}: expected the task's completions, found none") from None
+    digest = gradefiles.digest_of(out, task, "completions")
     if digest != told["completions"]:
+        path = table_of(out, task, "completions")
         raise OutputError(f"{path}: expected what the record says, found other completions")
     scorer = told["scorer"]
-    if scorer not in LIBRARIES:
-        raise OutputError(f"{out}: {task}: expected a scorer of {', '.join(LIBRARIES)}: {scorer}")
     libraries = ("curate-cot", *LIBRARIES[scorer])
     return {
         "completions": digest,
+        "problems": gradefiles.digest_of(out, task, "problems"),
         "scorer": scorer,
         "versions": {name: _version(name) for name in libraries},
         "settings": {"seconds": asked.seconds},

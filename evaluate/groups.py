@@ -9,6 +9,11 @@ from curate.answers import EXACT_DECIMALS, normalised, plain_number
 PAIRS = 64
 """Pairs of answers of one problem that computer algebra may be asked about, for their groups."""
 
+UNTOLD = 2
+"""Pairs of one problem without a verdict, mostly for time, after which none of it is asked."""
+
+VERDICTS = ("correct", "wrong")
+
 Form = tuple[str, str]
 """A kind, and what answers of one kind are the same by."""
 
@@ -33,15 +38,22 @@ class Answered(Protocol):
 
 @dataclass(slots=True)
 class Compared:
-    """Pairs of distinct wrong answers: those asked about, and those left unasked."""
+    """Pairs of distinct wrong answers: those with a verdict, those without, and those unasked."""
 
-    asked: int = 0
+    told: int = 0
+    untold: int = 0
     unasked: int = 0
 
     def add(self, other: "Compared") -> None:
         """Count in what another has."""
-        self.asked += other.asked
+        self.told += other.told
+        self.untold += other.untold
         self.unasked += other.unasked
+
+    @property
+    def left(self) -> int:
+        """Pairs that may still be asked about, side by side: each might have no verdict."""
+        return min(PAIRS - self.told - self.untold, UNTOLD - self.untold)
 
 
 def form_of_mathematics(answer: str) -> Form:
@@ -72,8 +84,10 @@ def by_algebra(answered: Sequence[Answered], compare: Compare) -> tuple[list[int
     """
     The same, but wrong answers of different forms are held against each other.
 
-    Each against the first of every group in front of it, two numbers never, and at most 64 pairs.
-    Answers that could not be read, or not in time, are the same by form only.
+    Each against the first of every group in front of it, two numbers never. A problem asks about at
+    most 64 pairs, two at a time, and stops at the second without a verdict: of answers whose
+    equality takes for ever it costs no more than two times what a pair may take. Who is left over
+    stays apart. Answers that could not be read, or not in time, are the same by form only.
     """
     numbers: dict[Form, int] = {}
     firsts: dict[int, Answered] = {}  # of groups of wrong answers
@@ -94,14 +108,16 @@ def _equal(
 ) -> int | None:
     """The group that a wrong answer belongs to."""
     others = [n for n, first in firsts.items() if not _are_numbers(wrong, first)]
-    asked = others[: PAIRS - pairs.asked]
-    pairs.asked += len(asked)
-    pairs.unasked += len(others) - len(asked)
-    if not asked:
-        return None
-    held = [firsts[n].answer or "" for n in asked]
-    statuses = compare([wrong.answer or ""] * len(asked), held)
-    return next((n for n, same in zip(asked, statuses, strict=True) if same == "correct"), None)
+    while others and pairs.left:
+        asked, others = others[: pairs.left], others[pairs.left :]
+        held = [firsts[n].answer or "" for n in asked]
+        statuses = compare([wrong.answer or ""] * len(asked), held)
+        told = sum(status in VERDICTS for status in statuses)
+        pairs.add(Compared(told=told, untold=len(asked) - told))
+        if "correct" in statuses:
+            return asked[statuses.index("correct")]
+    pairs.unasked += len(others)
+    return None
 
 
 def _are_numbers(*answered: Answered) -> bool:

@@ -38,11 +38,17 @@ class Pace:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that are left, if the rest is as long as what is done; None before the first."""
+        """
+        Seconds that are left, if the rest is as long as what is done; None before the first.
+
+        Each one that is left is thought to take half the mean more, at least.
+        """
         if not self.done or not self.tokens:
             return None
-        expected = self._finished_tokens / self.done * self.completions
-        return max(0.0, expected - self.tokens) / self.rate
+        mean = self._finished_tokens / self.done
+        expected = mean * self.completions - self.tokens
+        # What is under way may already be longer than that: how long it goes on, nobody knows.
+        return max(expected, mean / 2 * (self.completions - self.done)) / self.rate
 
     def line(self) -> str:
         """All of it on one line."""

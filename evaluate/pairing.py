@@ -1,5 +1,6 @@
 """Two evaluations side by side, refused where their numbers could not be compared."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ IDENTITY = ("id", "problem", "cluster", "gold")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An evaluation that is compared: where it is, its model, its graded tasks."""
+    """An evaluation that is compared: where it is, its model, what to know of it, its tasks."""
 
     folder: Path
     model: str | None
+    notes: list[str]
     tasks: dict[str, Grades]
 
 
@@ -71,17 +73,27 @@ def _check_apart(folders: Sequence[Path]) -> None:
 def _check_models(
     folders: Sequence[tuple[Path, Path]], records: Sequence[tuple[Record, Record]]
 ) -> None:
-    """Pairs stand for training seeds, so that no side may have the same model twice."""
+    """
+    Pairs stand for training seeds, so that no side may have the same model twice.
+
+    A model that was run here is known by its fingerprint, wherever it lies; one of an import by its
+    name, where that was told.
+    """
     for side in (0, 1):
-        seen: dict[str, Path] = {}
+        seen: dict[str, str] = {}
         for pair, record in zip(folders, records, strict=True):
-            model = record[side]["model"]
-            if model is not None and model in seen:
+            model, place = (
+                record[side]["settings"]["model"],
+                f"{pair[side]} ({record[side]['model']})",
+            )
+            if model is None:
+                continue
+            if (key := json.dumps(model, sort_keys=True)) in seen:
                 raise OutputError(
-                    f"--pair: expected a model of another training seed in each pair, found "
-                    f"{model} in {seen[model]} and {pair[side]}"
+                    "--pair: expected a model of another training seed in each pair, found the "
+                    f"same one in {seen[key]} and {place}"
                 )
-            seen |= {} if model is None else {model: pair[side]}
+            seen[key] = place
 
 
 def _common(places: Sequence[tuple[Path, Record]]) -> tuple[list[str], dict[str, list[str]]]:
@@ -99,9 +111,8 @@ def _common(places: Sequence[tuple[Path, Record]]) -> tuple[list[str], dict[str,
 
 
 def _side(folder: Path, record: Record, tasks: Sequence[str]) -> Side:
-    return Side(
-        folder, record["model"], {task: read_grades(folder, record, task) for task in tasks}
-    )
+    graded = {task: read_grades(folder, record, task) for task in tasks}
+    return Side(folder, record["model"], record["notes"], graded)
 
 
 def _aligned(first: Side, other: Side, task: str) -> Grades:

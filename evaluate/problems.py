@@ -210,7 +210,20 @@ def _problem(
     if source.reference is not None:
         reference = _text(_value(place, row, source.reference))
     statement = filled.get(STATEMENT, content)
+    for text in (name, content, gold, cluster):
+        if not _is_utf8(text):
+            raise CurateError(
+                f"{where}: row {number:,}: expected text, found half a surrogate pair"
+            )
     return Problem(name, cluster, content, statement, gold, reference)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # as JSON may bring
+        return False
+    return True
 
 
 def _choices(where: str, name: str, row: Mapping[str, Any], source: Source) -> list[str] | None:

@@ -124,7 +124,8 @@ def _bar(value: float, interval: tuple[float, float]) -> str:
 
 
 def warnings_of(evaluations: Sequence[Evaluated]) -> list[str]:
-    """What a reader must know of each task of each model, and where models were asked otherwise."""
+    """What a reader must know of each model and its tasks, and where models were asked otherwise."""
+    asked = [f"{each.label}: {note}" for each in evaluations for note in each.record["notes"]]
     told = [
         f"{one.task}, {each.label}: {warning}"
         for each in evaluations
@@ -137,7 +138,7 @@ def warnings_of(evaluations: Sequence[Evaluated]) -> list[str]:
         for task, about in each.record["tasks"].items()
         for note in about["notes"]
     ]
-    return [*told, *notes, *_differences(evaluations)]
+    return [*asked, *told, *notes, *_differences(evaluations)]
 
 
 def _differences(evaluations: Sequence[Evaluated]) -> Iterator[str]:

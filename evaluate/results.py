@@ -7,10 +7,8 @@ from curate.answers import STATUSES
 from curate.errors import OutputError
 from curate.evaluate.evaluation import read_record, record_of
 from curate.evaluate.gradereading import Grades, read_grades
+from curate.evaluate.gradewarnings import percent, warnings_of_grades
 from curate.statistics import average, majority, pass_at
-
-UNJUDGED = 0.01
-"""Share of samples that the scorer could not judge, above which that is a warning."""
 
 CUT_OFF = 0.1
 """Share of samples at the limit of new tokens, above which accuracy says more about the limit."""
@@ -86,25 +84,15 @@ def _doublings(samples: int) -> list[int]:
 def warnings_of(graded: Grades) -> list[str]:
     """What must be known of a task before its accuracy is believed."""
     sampling, samples = graded.told["sampling"], graded.told["samples"]
-    unread, slow = graded.share("parse_error"), graded.share("timed_out")
-    warnings = []
-    if unread + slow > UNJUDGED:
-        warnings.append(
-            f"the scorer could not judge {_percent(unread + slow)} of samples (parse_error "
-            f"{_percent(unread)}, timed_out {_percent(slow)}); they count as not correct"
-        )
+    warnings = warnings_of_grades(graded.statuses, graded.not_compared)
     if (cut := graded.share("truncated")) > CUT_OFF:
         limit = sampling.get("max_new_tokens")
         where = "" if limit is None else f", at {limit:,} new tokens"
         warnings.append(
-            f"{_percent(cut)} of samples were cut off{where}; they count as not correct"
+            f"{percent(cut)} of samples were cut off{where}; they count as not correct"
         )
     if samples > 1 and sampling.get("temperature") == 0:
         warnings.append(f"temperature is 0: the {samples:,} samples of a problem are one")
     if not graded.clusters.any():
         warnings.append("a single cluster of problems: nothing is known of the standard error")
     return warnings
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -98,7 +98,7 @@ def scorer_of(name: str, workers: int, seconds: float) -> Scorer:
                 choices.answer_of,
                 lambda part: choices.answer_of(part, lenient=True),
                 lambda *rows: _alike(map(choices.verdict, *rows)),
-                lambda answer: ("text", choices.letter_of(answer) or answer),
+                lambda answer: ("text", choices.chosen(answer) or answer),
             )
         case "countdown":
             return Scorer(
@@ -168,7 +168,9 @@ class _Graded(NamedTuple):
     detail: Mapping[str, Any]
 
 
-def grades_of(rows: Sequence[Completion], scorer: Scorer, threads: int) -> tuple[list[Grade], Compared]:
+def grades_of(
+    rows: Sequence[Completion], scorer: Scorer, threads: int
+) -> tuple[list[Grade], Compared]:
     """The grades of whole problems, a problem's completions side by side, in order."""
     found = [_find(row, scorer) for row in rows]
     asked = [n for n, each in enumerate(found) if each.answer is not None]

@@ -29,8 +29,10 @@ OF_FILES = (
 def stop_ids_of(model: str, tokenizer: Any) -> list[int]:
     """The tokens that end a completion: those of the checkpoint's defaults, and the tokenizer's."""
     named = _defaults(model).get("eos_token_id")
-    ids = named if isinstance(named, list) else [named]
-    found = sorted({int(one) for one in [*ids, tokenizer.eos_token_id] if one is not None})
+    ids = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+    if not all(one is None or type(one) is int for one in ids):
+        raise CurateError(f"{model}: eos_token_id: expected token ids, found {named!r}")
+    found = sorted({one for one in ids if one is not None})
     if not found:
         raise CurateError(f"{model}: expected a token that ends a completion, found none")
     return found

@@ -39,6 +39,20 @@ def journal_of(out: Path) -> Path:
     return out / "completions.jsonl"
 
 
+def _is_completion(row: Any) -> bool:
+    """Whether a line of the journal has what a completion needs."""
+    return (
+        isinstance(row, dict)
+        and {*STORED} == {*row}
+        and isinstance(row["key"], str)
+        and isinstance(row["text"], str)
+        and row["ending"] in evaluation.ENDINGS
+        and isinstance(row["token_ids"], list)
+        and all(type(one) is int for one in row["token_ids"])
+        and row["tokens"] == len(row["token_ids"])
+    )
+
+
 class Store:
     """
     The completions of a folder; a context manager, as the journal is open for writing.
@@ -122,8 +136,10 @@ class Store:
                 break
             try:
                 row = json.loads(line)
+                if not _is_completion(row):
+                    raise ValueError
                 self._places[row["key"]], self.tokens[row["key"]] = at, row["tokens"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, RecursionError):
                 raise OutputError(
                     f"{journal_of(self._out)}: byte {at:,}: expected a completion, found something "
                     "else (--overwrite starts anew)"

@@ -49,9 +49,12 @@ def write_evaluation(
     answers=None,
     scorer="mathematics",
     model="tiny",
+    fingerprint=None,
+    notes=(),
     sampling=None,
     state="complete",
     title=None,
+    not_compared=0,
 ):
     """
     Add a graded task to an evaluation, which is begun where there is none; the folder.
@@ -59,13 +62,41 @@ def write_evaluation(
     `statuses` has for each problem its samples' statuses, as words or in the letters of `LETTERS`;
     `groups`, `lenient`, `texts` and `answers` are as large and are made up where not given.
     `tokens` is as large, or one number, or None for counts that are not known. `clusters`, `ids`,
-    `problems` and `golds` have one for each problem.
+    `problems` and `golds` have one for each problem. `fingerprint` is the model's, by default its
+    name.
     """
     rows = [[LETTERS.get(one, one) for one in row] for row in statuses]
-    count, samples = len(rows), len(rows[0])
-    flat = [status for row in rows for status in row]
+    asked = _problems(task, len(rows), clusters, ids, problems, golds)
+    places = _places(asked["id"], len(rows[0]))
+    flat = _flat(rows)
+    answers = _flat(answers) or _answers(asked["gold"], rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {
+        "problems": pa.table(asked, schema=PROBLEMS),
+        "completions": _completions(task, places, flat, answers, _flat(texts), tokens),
+        "grades": _grades(places, flat, answers, _flat(lenient), _flat(groups)),
+    }
+    for name, table in made.items():
+        write_table(folder, task, name, table)
+    told = {
+        "state": state,
+        "title": title or task,
+        "scorer": scorer,
+        "problems": len(rows),
+        "samples": len(rows[0]),
+        "sampling": SAMPLING | (sampling or {}),
+        "completions": _digest(folder, task, "completions"),
+        "notes": [],
+    }
+    _write_scored(folder, task, scorer, not_compared)
+    begun = {"model": model, "settings": {"model": fingerprint or model}, "notes": list(notes)}
+    _write_told(folder, task, told, begun)
+    return folder
+
+
+def _problems(task, count, clusters, ids, problems, golds):
     ids = ids or [f"{task}-{n}" for n in range(count)]
-    table = {
+    return {
         "index": range(count),
         "id": ids,
         "cluster": clusters or ids,
@@ -74,55 +105,71 @@ def write_evaluation(
         "prompt_ids": [[1, 2, n] for n in range(count)],
         "gold": golds or [str(n + 1) for n in range(count)],
     }
-    places = {
-        "index": np.repeat(np.arange(count), samples),
+
+
+def _places(ids, samples):
+    return {
+        "index": np.repeat(np.arange(len(ids)), samples),
         "id": np.repeat(ids, samples),
-        "sample": np.tile(np.arange(samples), count),
+        "sample": np.tile(np.arange(samples), len(ids)),
     }
-    right = np.repeat(table["gold"], samples).tolist()
-    made_up = [
+
+
+def _answers(golds, rows):
+    return [
         gold if status == "correct" else "-1" if status in ANSWERING else None
-        for gold, status in zip(right, flat, strict=True)
+        for gold, row in zip(golds, rows, strict=True)
+        for status in row
     ]
-    answers = _flat(answers) or made_up
-    counts = _flat(tokens) if isinstance(tokens, list) else [tokens] * len(flat)
-    completions = {
-        "key": [hashlib.sha256(f"{task} {n}".encode()).hexdigest() for n in range(len(flat))],
+
+
+def _completions(task, places, statuses, answers, texts, tokens):
+    count = len(statuses)
+    counts = _flat(tokens) if isinstance(tokens, list) else [tokens] * count
+    columns = {
+        "key": [hashlib.sha256(f"{task} {n}".encode()).hexdigest() for n in range(count)],
         **places,
-        "text": _flat(texts) or [_text(*each) for each in zip(flat, answers, strict=True)],
+        "text": texts or [_text(*each) for each in zip(statuses, answers, strict=True)],
         "token_ids": [None if n is None else [7] * min(n, 8) for n in counts],
         "tokens": counts,
-        "ending": ["length" if status == "truncated" else "eos" for status in flat],
+        "ending": ["length" if status == "truncated" else "eos" for status in statuses],
     }
-    grades = {
+    return pa.table(columns, schema=COMPLETIONS)
+
+
+def _grades(places, statuses, answers, lenient, groups):
+    columns = {
         **places,
-        "status": flat,
-        "lenient": _flat(lenient) or flat,
+        "status": statuses,
+        "lenient": lenient or statuses,
         "answer": answers,
-        "group": _flat(groups) or [_group(*each) for each in zip(flat, answers, strict=True)],
-        "detail": [None] * len(flat),
+        "group": groups or [_group(*each) for each in zip(statuses, answers, strict=True)],
+        "detail": [None] * len(statuses),
     }
-    begun = record_of(folder).exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    record = read_record(folder) if begun else new_record(model=model, source="replay", settings={})
-    write_table(folder, task, "problems", pa.table(table, schema=PROBLEMS))
-    write_table(folder, task, "completions", pa.table(completions, schema=COMPLETIONS))
-    write_table(folder, task, "grades", pa.table(grades, schema=GRADES))
-    digest = hashlib.sha256(table_of(folder, task, "completions").read_bytes()).hexdigest()
-    told = {"completions": digest, "scorer": scorer, "versions": {}, "counts": {}}
-    (folder / task / "grades.json").write_text(json.dumps(told))
-    record["tasks"][task] = {
-        "state": state,
-        "title": title or task,
+    return pa.table(columns, schema=GRADES)
+
+
+def _write_scored(folder, task, scorer, not_compared):
+    told = {
+        **{name: _digest(folder, task, name) for name in ("completions", "problems")},
         "scorer": scorer,
-        "problems": count,
-        "samples": samples,
-        "sampling": SAMPLING | (sampling or {}),
-        "completions": digest,
-        "notes": [],
+        "versions": {},
+        "counts": {},
+        "groups": {"compared": 0, "not_compared": not_compared},
     }
+    (folder / task / "grades.json").write_text(json.dumps(told))
+
+
+def _write_told(folder, task, told, begun):
+    """Put a task into the record, which is begun where there is none."""
+    there = record_of(folder).exists()
+    record = read_record(folder) if there else new_record(source="replay", **begun)
+    record["tasks"][task] = told
     write_record(folder, record)
-    return folder
+
+
+def _digest(folder, task, name):
+    return hashlib.sha256(table_of(folder, task, name).read_bytes()).hexdigest()
 
 
 def drawn(rng, chances, samples):

@@ -52,6 +52,35 @@ def test_recipes_without_any_difference_have_an_interval():
     assert (alone.standard_error, alone.interval, p) == (None, (-1, 1), 1)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "right", "interval", "p"),
+    [
+        # The lower end: 2 x 0.025^(1/S) - 1 for a difference of 1.
+        (5, 3, (-0.0437, 1.0), 2 * 0.5**5),
+        (6, 3, (0.0814, 1.0), 2 * 0.5**6),
+        (6, 1, (-0.2791, 0.6395), 2 * 0.75**6),
+    ],
+)
+def test_where_all_seeds_differ_alike_p_and_interval_agree(seeds, right, interval, p):
+    a, b = rows("1" * right + "0" * (3 - right)).repeat(9, axis=0), np.zeros((9, 3), bool)
+    found, told = recipe_difference([Benchmark([(a, b)] * seeds, np.arange(9))])
+    assert (found.standard_error, found.interval) == (0, pytest.approx(interval, abs=1e-4))
+    assert told == pytest.approx(p)
+    assert (told < 0.05) == (found.interval[0] > 0)
+
+
+@given(st.integers(5, 40), st.integers(-12, 12))
+def test_equal_differences_are_significant_where_their_interval_says_so(seeds, twelfths):
+    a = np.arange(12) < abs(twelfths)
+    pair = np.tile(a, (4, 1)), np.zeros((4, 12), bool)
+    pair = pair if twelfths >= 0 else pair[::-1]
+    found, p = recipe_difference([Benchmark([pair] * seeds, np.arange(4))])
+    low, high = found.interval
+    assert -1 <= low <= found.value <= high <= 1
+    assert (p < 0.05) == (not low <= 0 <= high)
+    assert 0 < p <= 1
+
+
 def test_what_a_seed_does_to_all_benchmarks_does_not_average_out():
     """Two benchmarks moved by the same seeds are no more sure than one."""
     moved = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -94,21 +123,24 @@ def test_pilots_that_are_too_alike_have_no_spread():
 
 
 @pytest.mark.parametrize(
-    ("variance", "design", "error"),
+    ("variance", "design", "error", "degrees"),
     [
-        (Variance(0.02, (0.125, 0.125)), Design(100, (1, 1)), sqrt(0.27 / 100)),
-        (Variance(0.02, (0.1, 0.2)), Design(50, (10, 4)), sqrt((0.02 + 0.01 + 0.05) / 50)),
-        (Variance(0.0, (0.1, 0.1), 0.01), Design(50, (4, 4), 5), sqrt(0.05 / 5 / 50 + 1e-4 / 5)),
-        (Variance(0.0, (0.1, 0.1), 0.01), Design(50, (4, 4)), sqrt(0.05 / 50)),
+        (Variance(0.02, (0.125, 0.125)), Design(100, (1, 1)), sqrt(0.27 / 100), 99),
+        (Variance(0.02, (0.1, 0.2)), Design(50, (10, 4)), sqrt((0.02 + 0.01 + 0.05) / 50), 49),
+        # Both parts are 2e-5 of 4e-5: 1 / (0.25 / 49 + 0.25 / 4).
+        (Variance(0.0, (0.01, 0.01), 0.01), Design(50, (4, 4), 5), sqrt(4e-5), 14.792),
+        (Variance(0.0, (0.1, 0.1), 0.01), Design(50, (4, 4)), sqrt(0.05 / 50), 49),
+        (Variance(0.0, (0.0, 0.0)), Design(50, (4, 4)), 0, 49),
     ],
 )
-def test_errors_are_worked_out_by_hand(variance, design, error):
-    assert standard_error(variance, design) == pytest.approx(error)
+def test_errors_are_worked_out_by_hand(variance, design, error, degrees):
+    found = standard_error(variance, design)
+    assert found == pytest.approx((error, degrees), rel=1e-4)
 
 
 def test_a_detectable_difference_is_2_8_errors_of_many_problems():
     variance, design = Variance(0.02, (0.125, 0.125)), Design(100_000, (4, 4))
-    ratio = detectable(variance, design) / standard_error(variance, design)
+    ratio = detectable(variance, design) / standard_error(variance, design)[0]
     assert ratio == pytest.approx(1.95996 + 0.84162, abs=1e-3)
     assert detectable(Variance(0.0, (0.0, 0.0)), design) == 0
 

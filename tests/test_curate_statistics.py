@@ -220,6 +220,20 @@ def test_models_that_differ_nowhere_may_differ_elsewhere():
     assert flipped([Benchmark([(a, a)], each(a))]).p == 1
 
 
+def test_problems_that_all_differ_alike_have_an_interval_in_a_mean_of_tasks_too():
+    """Differences of 1/3, which rounding leaves with an error of 1e-17."""
+    pair = Benchmark(
+        [(rows("100").repeat(10, axis=0), rows("000").repeat(10, axis=0))], np.arange(10)
+    )
+    one = difference(pair)
+    assert one.standard_error == 0
+    assert one.interval == pytest.approx((1 / 3 - unseen(10), 1 / 3 + unseen(10)))
+    both = pooled([one, one])
+    # Two errors of unseen / t(9) make one of 1/sqrt(2) of it, with 18 degrees of freedom.
+    half = unseen(10) * t_quantile(18) / t_quantile(9) / sqrt(2)
+    assert both.interval == pytest.approx((1 / 3 - half, 1 / 3 + half))
+
+
 def test_a_single_cluster_says_nothing_of_others():
     pair = Benchmark([(rows("11", "10"), rows("00", "10"))], np.zeros(2, int))
     assert difference(pair).interval == (-1, 1)

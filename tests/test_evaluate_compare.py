@@ -62,10 +62,10 @@ def test_two_checkpoints_are_told_side_by_side(tmp_path):
         "nothing of another training run",
         "A a (first), B b (second)",
         "",
-        "task  problems  samples  accuracy A      B  A less B    95 % interval      p  p (Holm)"
-        "  truncated A       B  no answer A       B  mean tokens A      B",
-        "task         6        1      66.7 %  0.0 %     +66.7  [+12.5, +100.0]  0.062     0.062"
-        "       16.7 %  16.7 %        0.0 %  16.7 %            100  1,234",
+        "task  problems  samples  accuracy A     B  A less B    95 % interval      p  p (Holm)"
+        "  truncated A      B  no answer A      B  mean tokens A      B",
+        "task         6        1       66.7%  0.0%     +66.7  [+12.5, +100.0]  0.062     0.062"
+        "        16.7%  16.7%         0.0%  16.7%            100  1,234",
         "",
         "A less B in percentage points, paired by problem; errors clustered",
         "p: sign flips of problems' differences, two-sided, mid-p; intervals: by t",
@@ -74,6 +74,13 @@ def test_two_checkpoints_are_told_side_by_side(tmp_path):
         "note: b: task: 16.7 % of samples were cut off, at 4,096 new tokens; they count as not "
         "correct",
     ]
+
+
+def test_what_is_on_record_of_a_model_is_told(tmp_path):
+    note = "prompt_roles: the model was trained on prompts of user, these are of system, user"
+    a, b = two(tmp_path, ["c", "w"], ["w", "w"], notes=[note])
+    assert f"note: {b}: {note}" in invoke(a, b).splitlines()
+    assert json.loads(invoke(a, b, "--json"))["notes"] == [f"{b}: {note}"]
 
 
 def test_json_has_all_that_is_told(tmp_path):
@@ -186,6 +193,19 @@ def test_five_seeds_make_one(tmp_path):
     assert told["pooled"]["interval"][0] > 0
 
 
+def test_seeds_that_all_differ_alike_are_as_sure_as_they_say(tmp_path):
+    """A all right and B all wrong: 2 x 0.5^5 is not yet 5 %, and the interval says the same."""
+    arguments = []
+    for seed in range(5):
+        for arm, status in (("a", "c"), ("b", "w")):
+            name = f"{arm}{seed}"
+            write_evaluation(tmp_path / name, "task", [status] * 9, model=name)
+        arguments += [*(["--pair"] if seed else []), tmp_path / f"a{seed}", tmp_path / f"b{seed}"]
+    (row,) = json.loads(invoke(*arguments, "--json"))["rows"]
+    assert (row["difference"], row["p"]) == (1, 0.0625)
+    assert row["interval"] == pytest.approx((-0.0437, 1), abs=1e-4)
+
+
 # Refusals
 
 
@@ -261,7 +281,29 @@ def test_one_model_sampled_again_is_no_other_training_seed(tmp_path):
         write_evaluation(tmp_path / "again", task, ["w" * samples] * count, model="a-0")
     arguments[3] = tmp_path / "again"
     assert refusal(tmp_path, *arguments) == (
-        "--pair: expected a model of another training seed in each pair, found a-0 in a0 and again"
+        "--pair: expected a model of another training seed in each pair, found the same one in a0 "
+        "(a-0) and again (a-0)"
+    )
+
+
+def test_models_are_told_apart_by_their_fingerprints(tmp_path):
+    """Not by the paths that they were given by: here a copy, and runs of like names elsewhere."""
+    write_evaluation(
+        tmp_path / "a0", "task", ["c", "w"], model="run/checkpoint-640", fingerprint={"sha256": "0"}
+    )
+    write_evaluation(
+        tmp_path / "a1", "task", ["c", "w"], model="run/checkpoint-640", fingerprint={"sha256": "1"}
+    )
+    write_evaluation(
+        tmp_path / "copy", "task", ["c", "w"], model="copied", fingerprint={"sha256": "0"}
+    )
+    for n in (0, 1):
+        write_evaluation(tmp_path / f"b{n}", "task", ["w", "w"], model=None)
+    a0, a1, copy, b0, b1 = (tmp_path / name for name in ("a0", "a1", "copy", "b0", "b1"))
+    assert "no recipe claim: 2 of at least 5" in invoke(a0, b0, "--pair", a1, b1)
+    assert refusal(tmp_path, a0, b0, "--pair", copy, b1) == (
+        "--pair: expected a model of another training seed in each pair, found the same one in a0 "
+        "(run/checkpoint-640) and copy (copied)"
     )
 
 

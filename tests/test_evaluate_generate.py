@@ -244,9 +244,20 @@ def test_a_table_that_is_gone_is_written_again(whole, generate, tmp_path):
     assert tables(tmp_path / "out") == tables(whole)
 
 
-def test_a_journal_that_is_damaged_inside_is_told(whole, generate, tmp_path):
+DAMAGES = [
+    b"nothing\n",
+    b"[1]\n",
+    b"[" * 100_000 + b"\n",
+    b'{"key": "k", "text": "t", "token_ids": [1], "tokens": "x", "ending": "eos"}\n',
+    b'{"key": "k", "text": "t", "token_ids": [1], "tokens": 1, "ending": "zzz"}\n',
+    b'{"key": "k", "token_ids": [1], "tokens": 1, "ending": "eos"}\n',
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: str(one[:70]))
+def test_a_journal_that_is_damaged_inside_is_told(whole, generate, tmp_path, damage):
     journal = half_done(whole, tmp_path / "out")
-    journal.write_bytes(b"nothing\n" + journal.read_bytes())
+    journal.write_bytes(damage + journal.read_bytes())
     done = generate(tmp_path / "out", *QUICK)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

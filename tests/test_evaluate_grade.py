@@ -3,11 +3,11 @@
 import hashlib
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,7 @@ from curate.errors import CurateError, OutputError
 from curate.evaluate import evaluation
 from curate.evaluate.grading import Asked, gold_reads, grade_tasks
 from curate.evaluate.results import results
-from tests.graded_folders import add_task, graded
+from tests.graded_folders import add_task
 
 if importlib.util.find_spec("math_verify") is None:
     pytest.skip("math-verify is not installed", allow_module_level=True)
@@ -28,31 +28,60 @@ ROOT = Path(__file__).parents[1]
 SLOW = "10^{10^{10^{10}}}"
 
 RUN = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from curate.evaluate.grading import Asked, grade_tasks
-grade_tasks(Path(sys.argv[1]), Asked(workers=int(sys.argv[2]), seconds=float(sys.argv[3])))
+
+out, seconds, named = sys.argv[1:]
+
+def hook(event, arguments):
+    if event == "os.rename" and named and os.fspath(arguments[1]).endswith(named):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+grade_tasks(Path(out), Asked(workers=1, seconds=float(seconds)))
 """
+"""Is killed just before the file of that name gets it, where one is given."""
 
 
 KINDS = (r"\boxed{%d}", r"\boxed{%d.0}", "it has to be %d", "<think>%d")
 ALGEBRAIC = (r"\boxed{%d}", r"\boxed{x+%d}", r"\boxed{%d+x}", r"\boxed{\frac{%d}{7}}")
 
 
-def texts_of(problems, samples, slow):
-    """Answers right and wrong; of every 20th problem such as take algebra, of some without end."""
-    rows = [
+def task(folder, problems=510, samples=4):
+    """Answers right and wrong; of every 20th problem such as take algebra."""
+    texts = [
         [(KINDS if n % 20 else ALGEBRAIC)[(n + s) % 4] % (n + s // 2) for s in range(samples)]
         for n in range(problems)
     ]
-    for n in slow:
-        rows[n][0] = rf"\boxed{{{SLOW} + {n}}}"
-    return rows
+    return add_task(folder, "m", "mathematics", [str(n) for n in range(problems)], texts)
 
 
-def task(folder, problems=700, samples=4, slow=()):
-    golds = [str(n) for n in range(problems)]
-    return add_task(folder, "m", "mathematics", golds, texts_of(problems, samples, slow))
+def run(folder, *, seconds=2, named=""):
+    """A process of its own that grades with one worker."""
+    command = [sys.executable, "-c", RUN, str(folder), str(seconds), named]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE)
+
+
+def wait_for(found, process):
+    """What is found once it is there, of a run that must be at work until then."""
+    while not (there := found()):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return there
+
+
+@contextmanager
+def at_work(folder):
+    """A run that has its first part, and a worker that is over an answer of the second for ever."""
+    texts = [[r"\boxed{1+x}"] * 600, [f"\\boxed{{{SLOW}}}", *[r"\boxed{7}"] * 599]]
+    add_task(folder, "m", "mathematics", ["x+1", "2"], texts)
+    with run(folder, seconds=60) as process:
+        wait_for((folder / "m" / ".grading" / "00000.parquet").exists, process)
+        (worker,) = psutil.Process(process.pid).children()
+        begun = worker.cpu_times().user
+        wait_for(lambda: worker.cpu_times().user > begun + 0.3, process)
+        yield process, worker
 
 
 def files(folder):
@@ -62,7 +91,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with 2,800 completions, graded in one go."""
+    """A folder with 2,040 completions, graded in one go."""
     folder = task(tmp_path_factory.mktemp("whole") / "out")
     grade_tasks(folder, Asked(workers=2))
     return folder
@@ -97,48 +126,37 @@ def test_workers_change_no_byte(whole, tmp_path, workers):
 
 
 def test_kills_change_no_byte(whole, tmp_path):
-    """Of a run that is killed again and again, at any time, and of its workers."""
-    folder, kills = task(tmp_path / "out"), 0
-    while not (folder / "m" / "grades.json").exists():
-        command = [sys.executable, "-c", RUN, str(folder), "2", "2"]
-        before = set((folder / "m" / ".grading").glob("[0-9]*"))
-        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as run:
-            while run.poll() is None and kills < 2:
-                time.sleep(0.001)
-                if set((folder / "m" / ".grading").glob("[0-9]*")) - before:
-                    run.kill()
-                    kills += 1
-                    break
-    assert kills == 2
+    folder, work = task(tmp_path / "out"), tmp_path / "out" / "m" / ".grading"
+    for named, done in (("00001.parquet", 1), ("grades.json", 3)):
+        with run(folder, named=named) as process:
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert len(list(work.glob("[0-9]*"))) == done
+    grade_tasks(folder, Asked(workers=2))
     assert files(folder) == files(whole)
 
 
 def test_a_worker_that_is_killed_costs_its_answer_only(tmp_path):
-    folder = task(tmp_path / "out", problems=20, samples=2, slow=(7,))
-    command = [sys.executable, "-c", RUN, str(folder), "1", "60"]
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as run:
-        while not (workers := psutil.Process(run.pid).children()):
-            time.sleep(0.01)
-        while workers[0].cpu_times().user < 3:  # a second goes into what it imports
-            time.sleep(0.01)
-        workers[0].kill()
-    assert run.returncode == 0
-    statuses = [row["status"] for row in evaluation.read_table(folder, "m", "grades").to_pylist()]
-    assert [n for n, status in enumerate(statuses) if status == "parse_error"] == [14]
+    with at_work(tmp_path / "out") as (process, worker):
+        worker.kill()
+        process.communicate()
+    assert process.returncode == 0
+    found = evaluation.read_table(tmp_path / "out", "m", "grades")["status"].to_pylist()
+    assert found == ["correct"] * 600 + ["parse_error"] + ["wrong"] * 599
 
 
 def test_an_interrupt_leaves_what_is_done(tmp_path):
-    folder = task(tmp_path / "out", slow=(0, 300, 600))
-    command = [sys.executable, "-c", RUN, str(folder), "1", "0.5"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=pipe) as run:
-        while not list((folder / "m" / ".grading").glob("[0-9]*")):
-            time.sleep(0.01)
-        os.kill(run.pid, signal.SIGINT)
-        run.communicate()
-    assert run.returncode == -signal.SIGINT
-    assert not list((folder / "m").glob("grades*"))
-    assert graded(folder, "m", seconds=0.5)[0]["status"] == "timed_out"
+    folder = tmp_path / "out"
+    with at_work(folder) as (process, worker):
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        assert not worker.is_running()
+    assert process.returncode == -signal.SIGINT
+    assert {path.name for path in (folder / "m" / ".grading").iterdir()} == {
+        "asked.json",
+        "00000.parquet",
+    }
+    assert not list((folder / "m").glob("*grades*"))
 
 
 def test_a_second_time_nothing_is_done(whole):
@@ -148,18 +166,51 @@ def test_a_second_time_nothing_is_done(whole):
     assert {path: path.stat().st_mtime_ns for path in (whole / "m").iterdir()} == before
 
 
+def choices(folder, *golds, **more):
+    return add_task(folder, "m", "choice", golds, [["\\boxed{A}"]] * len(golds), **more)
+
+
 def test_other_settings_or_completions_start_anew_with_a_note(tmp_path):
-    folder = task(tmp_path, problems=3)
-    assert invoke(folder).stderr == ""
-    assert invoke(folder, "--seconds", 1).stderr == (
+    assert invoke(choices(tmp_path, "A", "A")).stderr == ""
+    assert invoke(tmp_path, "--seconds", 1).stderr == (
         "note: m: grades with other settings: graded anew\n"
     )
-    task(folder, problems=4)
-    assert invoke(folder, "--seconds", 1).stderr == (
+    assert invoke(choices(tmp_path, "A", "A", tokens=11), "--seconds", 1).stderr == (
         "note: m: grades with other completions: graded anew\n"
     )
-    assert invoke(folder, "--seconds", 1, "--overwrite").stderr == ""
-    assert evaluation.read_table(folder, "m", "grades").num_rows == 16
+    assert invoke(tmp_path, "--seconds", 1, "--overwrite").stderr == ""
+    assert invoke(tmp_path, "--seconds", 1).stderr == "note: m: has been graded so\n"
+
+
+def test_other_golds_or_prompts_start_anew_with_a_note(tmp_path):
+    """The completions stay the same, byte for byte."""
+    for golds, prompts, statuses in (
+        ("AB", "?", ["correct", "wrong"]),
+        ("AA", "?", ["correct", "correct"]),
+        ("AA", "?<think>\n", ["no_answer", "no_answer"]),
+    ):
+        begun = (tmp_path / "m" / "grades.json").exists()
+        choices(tmp_path, *golds, prompts=prompts)
+        if begun:
+            with pytest.raises(OutputError, match=r"found grades by others: run `curate evaluate"):
+                results(tmp_path)
+        note = "note: m: grades with other problems: graded anew\n" if begun else ""
+        assert invoke(tmp_path).stderr == note
+        assert evaluation.read_table(tmp_path, "m", "grades")["status"].to_pylist() == statuses
+
+
+def test_an_unfinished_grading_by_other_golds_is_not_gone_on_with(tmp_path):
+    choices(tmp_path, "A", "B")
+    blocked = tmp_path / "m" / ".grades.parquet.part"
+    blocked.mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        grade_tasks(tmp_path, Asked())
+    blocked.rmdir()
+    assert (tmp_path / "m" / ".grading" / "00000.parquet").exists()
+    assert invoke(choices(tmp_path, "A", "A")).stderr == (
+        "note: m: an unfinished grading with other problems: graded anew\n"
+    )
+    assert results(tmp_path)[0].accuracy == 1
 
 
 def test_grades_stay_until_others_are_whole(tmp_path, monkeypatch):
@@ -193,16 +244,26 @@ def test_the_command_prints_a_table_or_one_document(tmp_path):
     assert json.loads(invoke(tmp_path, "--json", "--task", "c").stdout)["tasks"].keys() == {"c"}
 
 
-def test_what_could_not_be_read_is_a_warning_above_one_per_cent(tmp_path):
-    texts = [[r"\boxed{%s}" % (r"\frac" if n < 2 else "1")] for n in range(199)]
-    add_task(tmp_path, "m", "mathematics", ["1"] * 199, texts)
+def test_what_could_not_be_judged_is_a_warning_above_one_per_cent(tmp_path):
+    texts = [[r"\boxed{4!}" if n < 2 else "2*3*4"] for n in range(199)]
+    gold = json.dumps({"numbers": [2, 3, 4], "target": 24})
+    add_task(tmp_path, "m", "countdown", [gold] * 199, texts)
     (warning,) = json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"]
-    assert warning.startswith(
-        "1.0% of 199 answers could not be read, or not in time (parse_error 2"
-    )
+    assert warning.startswith("the scorer could not judge 1.0 % of samples (parse_error 1.0 %, ")
     assert invoke(tmp_path).stderr.endswith(f"warning: m: {warning}\n")
-    add_task(tmp_path, "m", "mathematics", ["1"] * 200, [*texts, ["1"]])
+    add_task(tmp_path, "m", "countdown", [gold] * 200, [*texts, ["2*3*4"]])
     assert json.loads(invoke(tmp_path, "--json").stdout)["tasks"]["m"]["warnings"] == []
+
+
+def test_wrong_answers_that_were_not_compared_are_a_warning(tmp_path):
+    texts = [[rf"\boxed{{x^{{{n}}}}}" for n in range(2, 15)]]
+    add_task(tmp_path, "m", "mathematics", ["42"], texts)
+    told = json.loads(invoke(tmp_path, "--workers", 1, "--json").stdout)["tasks"]["m"]
+    assert told["groups"] == {"compared": 64, "not_compared": 13 * 12 // 2 - 64}
+    (warning,) = told["warnings"]
+    assert warning.startswith("14 pairs of wrong answers could not be compared, or were too many")
+    assert invoke(tmp_path).stderr.endswith(f"warning: m: {warning}\n")
+    assert warning in results(tmp_path)[0].warnings
 
 
 def changed(folder, **more):
@@ -218,7 +279,7 @@ def changed(folder, **more):
         ({"problems": 4}, "expected problems 0 to 3 in order, found 3 rows"),
         ({"state": "running"}, "expected a whole task, found m under way"),
         ({"completions": "0"}, "expected what the record says, found other completions"),
-        ({"scorer": "taste"}, "expected a scorer of mathematics, choice"),
+        ({"scorer": "taste"}, "scorer: expected what this tool writes, found 'taste'"),
         ({"scorer": "choice"}, "problem m-0: expected a gold for choice, found '0'"),
         ({"scorer": "countdown"}, "problem m-0: expected a gold for countdown, found '0'"),
         ({"scorer": "instructions"}, "problem m-0: expected a gold for instructions, found '0'"),

@@ -118,7 +118,19 @@ def test_a_model_and_another_task_are_added(replay, place, run_here):
 
 
 GOOD = WAYS["texts, lists"]
+COUNTED = "row 0: expected a number of tokens, 0, 1, ..., found "
 REFUSED = [
+    *(
+        ([{"id": "sums-0", "text": "x", "tokens": count}], [], f"{COUNTED}{count}")
+        for count in (float("nan"), float("inf"), -1, 2.5, 2**31, True)
+    ),
+    ([*GOOD, {"id": "x", "completion": "y"}], ["--limit", "1"], "row 3: expected a problem of the"),
+    (
+        [{"id": "sums-0", "problem": "What is 1 + 1?", "completion": "x"}],
+        [],
+        "row 0: expected id and text of one problem, found the id of sums-0 and the text of sums-1",
+    ),
+    ([{"doc_id": 0, "completion": "x"}], [], "row 0: expected a problem of the task by its id"),
     (GOOD[:2], [], "expected 2 completions of each problem, found 0 of sums-2 (1 of 3 problems"),
     ([*GOOD, GOOD[0]], [], "expected 4 completions of each problem, found 2 of sums-1"),
     (GOOD, ["--samples", "3"], "expected 3 completions of each problem, found 2 of sums-0"),
@@ -159,12 +171,62 @@ def test_completions_that_are_there_are_not_replaced(replay, place):
     assert replay(GOOD).returncode == 0
     done = replay([{**row, "responses": ["new"]} for row in GOOD])
     assert done.returncode == 1
-    assert "holds completions of sums from given.jsonl (--overwrite starts anew)" in done.stderr
+    assert (
+        f"holds completions of sums from {place}/given.jsonl, and these are others (of other "
+        "samples, files; --overwrite starts anew)"
+    ) in done.stderr
     assert taken(place) == before
     assert replay([{**row, "responses": ["new"]} for row in GOOD], "--overwrite").returncode == 0
     assert {row[2] for row in taken(place)} == {"new"}
     done = replay(GOOD, "--model", "another")
     assert 'model was null, now "another"' in done.stderr
+
+
+def test_the_same_completions_may_be_of_other_golds(replay, place):
+    replay(GOOD)
+    before = (place / "out" / "sums" / "completions.parquet").read_bytes()
+    path = place / "sums.jsonl"
+    path.write_text(path.read_text().replace('"answer": 2', '"answer": 3'))
+    done = replay(GOOD)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "note: task sums: the same completions as before, but another source, problems: "
+        "problems.parquet is written anew; grade it again\n"
+    ) in done.stderr
+    golds = pq.read_table(place / "out" / "sums" / "problems.parquet")["gold"].to_pylist()
+    assert golds == ["0", "3", "4"]
+    assert (place / "out" / "sums" / "completions.parquet").read_bytes() == before
+    assert "grade it again" not in replay(GOOD).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [(["--samples", 1], "samples"), (["--completion-column", "more"], "columns")],
+)
+def test_the_same_files_read_otherwise_replace_nothing(options, what, replay, place):
+    rows = [{**row, "more": ["x", "y"]} for row in GOOD]
+    replay(rows)
+    before = taken(place)
+    done = replay(rows, *options)
+    assert done.returncode == 1
+    assert f"others (of other {what}; --overwrite starts anew)" in done.stderr
+    assert taken(place) == before
+
+
+def test_files_of_one_name_are_told_apart(replay, place, run_here):
+    for name in ("a", "b"):
+        (place / name).mkdir()
+        lines = [json.dumps({**row, "responses": [name]}) for row in GOOD]
+        (place / name / "samples.jsonl").write_text("\n".join(lines))
+    files = [place / name / "samples.jsonl" for name in ("a", "b")]
+    task = ["--task", place / "sums.toml", "--out", place / "out"]
+    assert run_here("evaluate", "replay", *files, *task).returncode == 0
+    record = json.loads((place / "out" / "evaluation.json").read_text())
+    assert [*record["tasks"]["sums"]["files"]] == [*map(str, files)]
+    done = run_here(
+        "evaluate", "replay", files[0], place / "a" / ".." / "a" / "samples.jsonl", *task
+    )
+    assert "samples.jsonl: expected each file once, found it twice" in done.stderr
 
 
 def test_generated_and_imported_completions_are_not_mixed(replay, place):

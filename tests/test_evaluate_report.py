@@ -99,6 +99,14 @@ def test_warnings_and_differences_are_on_the_page_and_on_stderr(outs, tmp_path):
         assert f"warning: {line}" in done.stderr
 
 
+def test_what_is_on_record_of_a_model_is_a_warning(tmp_path):
+    note = "generation_config.json of the checkpoint: top_k 20; not followed"
+    out = write_evaluation(tmp_path / "out", "math", ["cw"], model="org/one", notes=[note])
+    done = run(out, "--page", tmp_path / "page.html")
+    assert f"warning: one: {note}" in done.stderr
+    assert f"<li>one: {note}</li>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_the_same_folders_give_the_same_bytes(outs, tmp_path):
     for name in ("a.html", "b.html"):
         run(*outs, "--page", tmp_path / name)

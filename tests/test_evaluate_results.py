@@ -101,6 +101,14 @@ def test_no_text_is_read(place):
             {"clusters": ["a", "a"]},
             ["a single cluster of problems: nothing is known of the standard error"],
         ),
+        (
+            ["cw", "cw"],
+            {"not_compared": 1234},
+            [
+                "1,234 pairs of wrong answers could not be compared, or were too many, and count "
+                "as different: maj@k may be too high"
+            ],
+        ),
     ],
 )
 def test_what_makes_an_accuracy_doubtful_is_a_warning(statuses, options, warned, tmp_path):
@@ -162,6 +170,18 @@ def test_grades_of_other_completions_are_refused(place):
     assert refusal(place) == (
         "OUT/first/grades.json: expected grades of the completions in evaluation.json, found "
         "grades of others: run `curate evaluate grade` on the folder"
+    )
+
+
+def test_grades_by_other_golds_are_refused(place):
+    def change(table):
+        at = table.schema.get_field_index("gold")
+        return table.set_column(at, "gold", pa.array(["7"] * table.num_rows))
+
+    rewrite(place, "first", "problems", change)
+    assert refusal(place) == (
+        "OUT/first/grades.json: expected grades by the golds and prompts in "
+        "first/problems.parquet, found grades by others: run `curate evaluate grade` on the folder"
     )
 
 

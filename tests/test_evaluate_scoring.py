@@ -64,7 +64,14 @@ R, W, N, T = "correct", "wrong", "no_answer", "truncated"
         (r"\boxed{42}", True, "eos", (N, N)),
         (r"\boxed{42}", True, "length", (T, T)),
         (r"\boxed{42}", True, "unknown", (T, T)),
-        (r"</think>\boxed{42}<think>hm", False, "unknown", (T, T)),
+        ("<think>x</think>\n<think>" + r"\boxed{42}", False, "eos", (N, N)),
+        ("x</think>\n\n<think>" + r"\boxed{42}", True, "length", (T, T)),
+        (r"<think>a</think> <think>b</think>\boxed{42}", False, "eos", (R, R)),
+        # Behind an answer that has begun, the tag is a word of it.
+        (r"<think>x</think>Behind `<think>` it is \boxed{42}", False, "eos", (R, R)),
+        (r"x</think>\boxed{42}, as in <think>", True, "unknown", (R, R)),
+        (r"<think>x</think>Behind `<think>` it is \boxed{42}", False, "length", (T, R)),
+        (r"Behind `<think>` it is \boxed{42}", False, "eos", (N, N)),
         ("", True, "unknown", (T, T)),
         # No answer, and answers out of no box.
         ("<think>x</think>", False, "eos", (N, N)),
@@ -91,8 +98,19 @@ def test_what_is_graded_and_what_it_is_called(scorers, text, opened, ending, exp
         (r"\boxed{(B) 12}", (R, R)),
         (r"\boxed{\textbf{B.}}", (R, R)),
         (r"\boxed{\mathrm{B}}", (R, R)),
+        (r"\boxed{b}", (R, R)),
+        (r"\boxed{(b)}", (R, R)),
+        (r"\boxed{\text{b.}}", (R, R)),
+        (r"\boxed{\text{Option B}}", (R, R)),
+        (r"\boxed{Choice (b)}", (R, R)),
+        (r"\boxed{option B: 12}", (R, R)),
         (r"\boxed{A}", (W, W)),
+        (r"\boxed{a}", (W, W)),
         (r"\boxed{12}", (W, W)),
+        (r"\boxed{b and c}", (W, W)),
+        (r"\boxed{Option B or C}", (W, W)),
+        (r"\boxed{Optional B}", (W, W)),
+        (r"\boxed{ab}", (W, W)),
         (r"\boxed{A and B}", (W, W)),
         (r"\boxed{(B) or (C)}", (W, W)),
         ("Answer: B", (N, R)),
@@ -103,6 +121,15 @@ def test_what_is_graded_and_what_it_is_called(scorers, text, opened, ending, exp
         ("(B) 12", (N, R)),
         ("It must be even.\n\n**B**", (N, R)),
         ("B", (N, R)),
+        ("The answer is B\nas 12 is even", (N, R)),
+        ("The answer is B because 12 is even", (N, R)),
+        ("The answer is B - 12", (N, R)),
+        ("I am sure. The answer is I believe B", (N, N)),
+        ("The answer is A good one, so C", (N, N)),
+        ("The answer is A-level stuff", (N, N)),
+        ("The answer is I'm sure B", (N, N)),
+        ("The answer is I", (N, W)),
+        ("The answer is B or C", (N, N)),
         ("The answer is Bob", (N, N)),
         ("Both seem fine to me", (N, N)),
     ],
@@ -171,19 +198,31 @@ def test_groups_are_of_equivalent_answers(scorers):
     texts = ["" if box is None else rf"\boxed{{{box}}}" for box in boxes]
     found, compared = grades(scorers, "mathematics", texts)
     assert [each.group for each in found] == [0, 1, 1, None, 2, 0, 2, 3, 4, 1, 4]
-    # x+1 with 1+x; 7 with x+1; 2x with x+1 and 7; (x+1)/1 with x+1, 7 and 2x.
-    assert (compared.asked, compared.unasked) == (7, 0)
+    # x+1 with 1+x; 7 with x+1; 2x with x+1 and 7; (x+1)/1 with x+1 and, at the same time, 7.
+    assert compared == groups.Compared(told=6)
 
 
 def test_pairs_that_are_compared_are_bounded(scorers):
     texts = [rf"\boxed{{x^{{{n}}}}}" for n in range(2, 16)]
     found, compared = grades(scorers, "mathematics", texts)
     assert [each.group for each in found] == list(range(14))
-    assert compared.asked == groups.PAIRS and compared.unasked == 14 * 13 // 2 - groups.PAIRS
+    assert compared == groups.Compared(told=groups.PAIRS, unasked=14 * 13 // 2 - groups.PAIRS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pairs_that_never_end_hold_up_no_problem_for_long(workers):
+    """Each answer is told from the gold, an interval, in no time; two of them take for ever."""
+    texts = [r"\boxed{(x+1)^{%d}+%d}" % (n, n) for n in range(1001, 1007)]
+    scorer = scorer_of("mathematics", workers, 0.5)
+    rows = [Completion(0, text, "eos", False, "(1,2)") for text in texts]
+    found, compared = grades_of(rows, scorer, workers)
+    scorer.close()
+    assert [each.group for each in found] == list(range(6))
+    assert compared == groups.Compared(untold=2, unasked=6 * 5 // 2 - 2)
 
 
 def test_choices_and_expressions_have_groups_too(scorers):
-    found, _ = grades(scorers, "choice", [r"\boxed{A}", r"\boxed{\text{(A)}}", r"\boxed{C}", "B"])
+    found, _ = grades(scorers, "choice", [r"\boxed{A}", r"\boxed{\text{(a)}}", r"\boxed{C}", "B"])
     assert [each.group for each in found] == [0, 0, 1, None]
     found, _ = grades(scorers, "countdown", ["2 * 3", "2*3", "2*3*4", "4*3*2", "3*2"])
     assert [each.group for each in found] == [0, 0, 1, 1, 2]
@@ -223,10 +262,18 @@ def test_only_what_ends_a_text_is_taken_for_special(text):
     assert without_specials(bare + "<|im_end|>\n</s>") == bare or bare.rstrip().endswith(">")
 
 
-@given(st.text(alphabet="<think>/ab\n", max_size=60), st.booleans())
-def test_an_answer_part_has_no_tag_of_thoughts(text, opened):
+TAGGED = st.lists(st.sampled_from(["<think>", "</think>", "a", " ", "\n"]), max_size=8)
+
+
+@given(TAGGED.map("".join), st.booleans())
+def test_an_answer_part_is_behind_all_thoughts(text, opened):
     part = answer_part(text, opened=opened)
-    assert part is None or ("<think>" not in part and "</think>" not in part)
+    if part is None:
+        assert opened or "<think>" in text
+    else:
+        assert text.endswith(part) and "</think>" not in part
+        assert not part.startswith("<think>")
+        assert "</think>" in text or not (opened or "<think>" in text)
 
 
 @given(st.text(max_size=300))

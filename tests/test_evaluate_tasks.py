@@ -192,12 +192,23 @@ def test_all_golds_verify_against_themselves(traces, run_here):
     assert {name: len(one["as_text"]) for name, one in found.items() if one["as_text"]} == AS_TEXT
 
 
-def test_a_gold_that_does_not_verify_is_listed(tmp_path, run_here):
-    path = write_task(tmp_path)
+def test_golds_that_do_not_verify_are_listed(tmp_path, run_here):
+    path = write_task(tmp_path, count=9)
     lines = (tmp_path / "sums.jsonl").read_text().splitlines()
-    lines[2] = json.dumps({"id": "sums-2", "question": "2+2?", "answer": r"\frac{"})
-    lines[3] = json.dumps({"id": "sums-3", "question": "2+2?", "answer": "x" * 1001})
+    for n, gold in ((2, r"\text{seven}"), (3, "$")):
+        lines[n] = json.dumps({"id": f"sums-{n}", "question": "2+2?", "answer": gold})
     (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+    done = run_here("evaluate", "tasks", "check", path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "sums: 9 problems, 8 golds verify, 1 of them as text alone",
+        "  as text alone: sums-3: parse_error: $",
+        "  fails: sums-3: wrong: $",
+    ]
+
+
+def test_choices_that_are_no_letters_do_not_verify(tmp_path, run_here):
+    path = write_task(tmp_path)
     path.write_text(path.read_text().replace('"mathematics"', '"choice"'))
     done = run_here("evaluate", "tasks", "check", path)
     assert done.returncode == 1
@@ -209,7 +220,7 @@ def test_tasks_are_listed_and_shown(run_here):
     listed = run_here("evaluate", "tasks")
     lines = listed.stdout.splitlines()
     assert [line.split()[0] for line in lines] == task.task_names()
-    assert "aime25                      30  AIME 2025: both AIME papers of 2025" in lines
+    assert "aime25                          30  AIME 2025: both AIME papers of 2025" in lines
     shown = run_here("evaluate", "tasks", "show", "aime25").stdout
     assert shown == task.load("aime25").text
     told = json.loads(run_here("evaluate", "tasks", "--json").stdout)
@@ -304,6 +315,8 @@ def test_what_is_wrong_with_a_task_is_told(tmp_path, old, new, said):
 
 
 FILES = [
+    (b'{"id": "sums-0", "question": "\\ud800", "answer": 1}', "row 0: expected text, found half"),
+    (b'{"id": "\\udfff", "question": "?", "answer": 1}', "row 0: expected text, found half a surr"),
     (b"{", "line 1: expected JSON"),
     (b"[1]", "line 1: expected an object"),
     (b"", "expected problems, found none"),
@@ -316,6 +329,17 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, content, said):
     path = write_task(tmp_path)
     (tmp_path / "sums.jsonl").write_bytes(content)
     with pytest.raises(CurateError, match=said):
+        problems.read(task.load(str(path)), None)
+
+
+def test_a_file_that_was_cut_off_is_told(tmp_path):
+    import gzip
+
+    path = write_task(tmp_path)
+    whole = gzip.compress((tmp_path / "sums.jsonl").read_bytes())
+    (tmp_path / "sums.jsonl.gz").write_bytes(whole[:-12])
+    path.write_text(path.read_text().replace("sums.jsonl", "sums.jsonl.gz"))
+    with pytest.raises(CurateError, match="cannot be read: Compressed file ended"):
         problems.read(task.load(str(path)), None)
 
 

@@ -60,7 +60,7 @@ def replay(
     completion or a list of them, in columns of the usual names or in those given. A problem with
     fewer completions than asked for is an error.
     """
-    from curate.evaluate.replaying import Asked
+    from curate.evaluate.loggedrows import Asked
     from curate.evaluate.replaying import replay as run
     from curate.evaluate.task import load
 

@@ -15,7 +15,11 @@ SHOWN = 5
 @click.pass_context
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def tasks(ctx: click.Context, as_json: bool) -> None:
-    """List the tasks; one's own are TOML files, for which `tasks show` prints a start."""
+    """
+    List the tasks and how many problems they have (of the Hub, or in a file where that differs).
+
+    One's own are TOML files, for which `tasks show` prints a start.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from curate.evaluate.task import load, task_names
@@ -27,8 +31,9 @@ def tasks(ctx: click.Context, as_json: bool) -> None:
         return
     width = max(len(one.name) for one in found)
     for one in found:
-        count = (one.hub or one.file).problems  # type: ignore[union-attr]  # it has either
-        click.echo(f"{one.name.ljust(width)}  {count:>6,}  {one.title}: {one.about}")
+        counts = dict.fromkeys(each.problems for each in (one.hub, one.file) if each is not None)
+        told = " or ".join(f"{count:,}" for count in counts)
+        click.echo(f"{one.name.ljust(width)}  {told:>10}  {one.title}: {one.about}")
 
 
 @tasks.command("show")
