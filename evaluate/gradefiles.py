@@ -105,7 +105,7 @@ def parts_of(out: Path, task: str) -> Iterator[Path]:
 
 def part_of(out: Path, task: str, number: int) -> Path:
     """Where the n-th part is."""
-    return work_of(out, task) / f"{number:05d}.parquet"
+    return work_of(out, task) / f"{number:05d}.arrow"
 
 
 def write_part(path: Path, rows: pa.Table, grades: Sequence[Grade], compared: Compared) -> None:
@@ -116,8 +116,8 @@ def write_part(path: Path, rows: pa.Table, grades: Sequence[Grade], compared: Co
     told |= {name: columns.get(name, ()) for name in names}
     pairs = json.dumps([compared.told, compared.untold, compared.unasked])
     schema = GRADES.with_metadata({PAIRS: pairs})
-    with whole_file(path) as part:
-        pq.write_table(pa.table(told, schema=schema), part, compression="zstd")
+    with whole_file(path) as part, pa.ipc.new_file(str(part), schema) as writer:
+        writer.write_table(pa.table(told, schema=schema))
 
 
 def finish(out: Path, task: str, asked: Record) -> Record:
@@ -152,7 +152,8 @@ def finish(out: Path, task: str, asked: Record) -> Record:
 
 def _part(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read()
+        with pa.memory_map(str(path)) as file:
+            return pa.ipc.open_file(file).read_all()
     except (OSError, pa.ArrowException) as error:
         what = f"cannot be read: {first_line(error)}"
         raise OutputError(f"{path}: {what} (--overwrite starts anew)") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from curate.errors import SchemaError
 from curate.evaluate.matching import Columns, known, match
-from curate.evaluate.problems import Problems, rows_of
+from curate.evaluate.problems import Problems, is_utf8, rows_of
 
 COMPLETIONS = ("completions", "completion", "responses", "response", "generations", "generation",
                "predictions", "output", "outputs", "text")  # fmt: skip
@@ -101,6 +101,8 @@ def _is_again(row: Mapping[str, Any], logged: dict[str, Any]) -> bool:
 
 def _completions(where: str, row: Mapping[str, Any], asked: Asked) -> list[Taken]:
     texts = _texts(where, row, asked)
+    if asked.finish and asked.finish not in row:
+        raise SchemaError(f"{where}: expected a column {asked.finish!r}, found {', '.join(row)}")
     finishes = _beside(where, row, [asked.finish] if asked.finish else FINISHES, len(texts))
     counts = _beside(where, row, COUNTS, len(texts))
     each = zip(texts, finishes, counts, strict=True)
@@ -112,7 +114,10 @@ def _completions(where: str, row: Mapping[str, Any], asked: Asked) -> list[Taken
 def _texts(where: str, row: Mapping[str, Any], asked: Asked) -> list[str]:
     if "resps" in row and asked.completion is None:
         value = row["resps"]
-        value = value[0] if value and isinstance(value[0], list) else value
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            if len(value) > 1:
+                raise SchemaError(f"{where}: resps: expected one request, found {len(value)}")
+            value = value[0]
     else:
         names: tuple[str, ...] = (asked.completion,) if asked.completion else COMPLETIONS
         name = next((one for one in names if row.get(one) is not None), None)
@@ -125,6 +130,8 @@ def _texts(where: str, row: Mapping[str, Any], asked: Asked) -> list[str]:
     texts = value if isinstance(value, list) else [value]
     if not all(isinstance(text, str) for text in texts):
         raise SchemaError(f"{where}: expected completions that are texts, found something else")
+    if not all(map(is_utf8, texts)):
+        raise SchemaError(f"{where}: expected text, found half a surrogate pair")
     return texts
 
 

@@ -140,7 +140,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CurateError(f"{path}: line {number:,}: expected JSON: {error}") from None
             if not isinstance(row, dict):
                 raise CurateError(f"{path}: line {number:,}: expected an object")
@@ -211,14 +211,15 @@ def _problem(
         reference = _text(_value(place, row, source.reference))
     statement = filled.get(STATEMENT, content)
     for text in (name, content, gold, cluster):
-        if not _is_utf8(text):
+        if not is_utf8(text):
             raise CurateError(
                 f"{where}: row {number:,}: expected text, found half a surrogate pair"
             )
     return Problem(name, cluster, content, statement, gold, reference)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text is one that a file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:  # as JSON may bring

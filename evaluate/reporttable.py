@@ -124,7 +124,7 @@ def _bar(value: float, interval: tuple[float, float]) -> str:
 
 
 def warnings_of(evaluations: Sequence[Evaluated]) -> list[str]:
-    """What a reader must know of each model and its tasks, and where models were asked otherwise."""
+    """What to know of each model and its tasks, and where models were asked otherwise."""
     asked = [f"{each.label}: {note}" for each in evaluations for note in each.record["notes"]]
     told = [
         f"{one.task}, {each.label}: {warning}"

@@ -22,6 +22,11 @@ if importlib.util.find_spec("lm_eval") is None:
 CONTRADICTORY = {332, 374, 1627, 3369, 3371, 3718}
 
 KINDS = 25
+QUICK = 60
+"""Prompts that are checked each time."""
+
+THOUGHT = "<think>\nLet me count, one, two.\n\n</think>\n\n"
+NOTHING = ("", "\n ")
 
 
 @pytest.fixture(scope="module")
@@ -59,53 +64,59 @@ def gold_of(row):
     return json.dumps({key: row[key] for key in keys})
 
 
-@pytest.fixture(scope="module")
-def responses(rows, real):
-    """For each row a response that is planted, broken, real, real and short, of nothing."""
-    rng = random.Random(0)
-    return [
-        [plant(row), broken(row), rng.choice(real), rng.choice(real)[:200], rng.choice(["", "\n "])]
-        for row in rows
-    ]
-
-
-@pytest.fixture(scope="module")
-def found(rows, responses, tmp_path_factory):
-    """The grades of all, every other completion with a thought in front and a token at its end."""
-    thought = "<think>\nLet me count, one, two.\n\n</think>\n\n"
-    texts = [
-        [f"{thought}{text}<|im_end|>" if n % 2 else text for n, text in enumerate(row, number)]
-        for number, row in enumerate(responses)
-    ]
-    folder = tmp_path_factory.mktemp("ifeval")
-    add_task(folder, "ifeval", "instructions", [gold_of(row) for row in rows], texts)
-    each = graded(folder, "ifeval")
-    return [each[n : n + len(texts[0])] for n in range(0, len(each), len(texts[0]))]
-
-
-def test_every_grade_is_what_the_checker_says(rows, responses, found, told):
-    for number, (row, texts, grades) in enumerate(zip(rows, responses, found, strict=True)):
-        for sample, (text, grade) in enumerate(zip(texts, grades, strict=True)):
-            right = told(row, text.lstrip() if (number + sample) % 2 else text)
-            strict, loose = right["prompt_level_strict_acc"], right["prompt_level_loose_acc"]
-            assert [grade[name] == "correct" for name in ("status", "lenient")] == [strict, loose]
-            if not text.strip():
-                assert grade["status"] == grade["lenient"] == "no_answer"
-                continue
-            assert {grade["status"], grade["lenient"]} <= {"correct", "wrong"}
-            detail = json.loads(grade["detail"])
-            assert detail["strict"] == right["inst_level_strict_acc"]
-            assert detail["loose"] == right["inst_level_loose_acc"]
-
-
-def test_planted_responses_are_right_and_broken_ones_wrong(rows, found):
+def some(rows, count):
+    """Rows of all kinds of instructions, the rarest kinds first, and others up to a number."""
     kinds = Counter(name for row in rows for name in row["instruction_id_list"])
     assert len(kinds) == KINDS
+    firsts = [
+        next(n for n, row in enumerate(rows) if kind in row["instruction_id_list"])
+        for kind, _ in reversed(kinds.most_common())
+    ]
+    places = [*dict.fromkeys(firsts), *range(0, len(rows), len(rows) // count)]
+    return [rows[n] for n in list(dict.fromkeys(places))[:count]]
+
+
+def responses_of(row, real, rng):
+    """Planted, broken, real, real and short, and nothing."""
+    return [plant(row), broken(row), rng.choice(real), rng.choice(real)[:200], rng.choice(NOTHING)]
+
+
+@pytest.mark.parametrize(
+    "count", [QUICK, pytest.param(541, marks=pytest.mark.soak)], ids=["quick", "all"]
+)
+def test_every_grade_is_what_the_checker_says(rows, real, told, tmp_path, count):
+    """Every other completion has a thought in front and a token at its end."""
+    rng, rows = random.Random(0), some(rows, count)
+    assert len(rows) == count
+    responses = [responses_of(row, real, rng) for row in rows]
+    texts = [
+        [f"{THOUGHT}{text}<|im_end|>" if n % 2 else text for n, text in enumerate(each, number)]
+        for number, each in enumerate(responses)
+    ]
+    add_task(tmp_path, "ifeval", "instructions", [gold_of(row) for row in rows], texts)
+    flat = iter(graded(tmp_path, "ifeval", workers=1))
+    found = [[next(flat) for _ in each] for each in texts]
+    for number, (row, texts, grades) in enumerate(zip(rows, responses, found, strict=True)):
+        for sample, (text, grade) in enumerate(zip(texts, grades, strict=True)):
+            check(grade, text, told(row, text.lstrip() if (number + sample) % 2 else text))
     wrong = {
         row["key"] for row, each in zip(rows, found, strict=True) if each[0]["status"] == "wrong"
     }
-    assert wrong == CONTRADICTORY
+    assert wrong == CONTRADICTORY & {row["key"] for row in rows}
     assert {each[1]["lenient"] for each in found} == {"wrong"}
+
+
+def check(grade, text, right):
+    """That a grade says what the checker does."""
+    strict, loose = right["prompt_level_strict_acc"], right["prompt_level_loose_acc"]
+    assert [grade[name] == "correct" for name in ("status", "lenient")] == [strict, loose]
+    if not text.strip():
+        assert grade["status"] == grade["lenient"] == "no_answer"
+        return
+    assert {grade["status"], grade["lenient"]} <= {"correct", "wrong"}
+    detail = json.loads(grade["detail"])
+    assert detail["strict"] == right["inst_level_strict_acc"]
+    assert detail["loose"] == right["inst_level_loose_acc"]
 
 
 def test_what_takes_too_long_or_is_too_long(tmp_path):
@@ -113,11 +124,11 @@ def test_what_takes_too_long_or_is_too_long(tmp_path):
     never = {**told, "instruction_id_list": ["keywords:existence"]}
     never["kwargs"] = [{"keywords": ["(a+)+$"]}]  # the checker takes keywords for expressions
     long = "a" * (instructions.LONGEST + 1)
-    texts = [["no", long], ["a" * 60 + "b", "a"]]
+    texts = [["no", long], ["a", "a" * 60 + "b"]]
     golds = [json.dumps(told), json.dumps(never)]
     add_task(tmp_path, "slow", "instructions", golds, texts)
     grades = graded(tmp_path, "slow", workers=1, seconds=0.5)
-    assert [each["status"] for each in grades] == ["correct", "parse_error", "timed_out", "correct"]
+    assert [each["status"] for each in grades] == ["correct", "parse_error", "correct", "timed_out"]
     assert grades[1]["answer"] == "a" * 1000
     assert json.loads(grades[1]["detail"]) == {"characters": len(long)}
 

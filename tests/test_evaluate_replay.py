@@ -152,6 +152,10 @@ REFUSED = [
         "row 0: expected 2 values beside the completions",
     ),
     (GOOD, ["--id-column", "no"], "row 0: expected a column 'no', found problem, responses"),
+    (GOOD, ["--finish-column", "no"], "row 0: expected a column 'no', found problem, responses"),
+    ([{"id": "sums-0", "resps": {"a": 1}}], [], "row 0: expected completions that are texts"),
+    ([{"id": "sums-0", "resps": [["a"], ["b"]]}], [], "resps: expected one request, found 2"),
+    ([{"id": "sums-0", "completion": "\ud800"}], [], "row 0: expected text, found half a surrog"),
     (GOOD, ["--completion-column", "no"], "row 0: expected a completion in no, found problem"),
 ]
 
