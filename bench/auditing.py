@@ -157,11 +157,22 @@ def _completions(quick: bool) -> Iterator[tuple[str, str, bool]]:
             yield f"<think>\n{thought}\n{thought}\n</think>\nIt is $\\boxed{{{box}}}$.", gold, False
         return
     for name in SETS.values():
-        frame = pl.read_parquet(_data() / name).drop_nulls("reference_answer")
-        texts = frame["solution" if "solution" in frame.columns else "response"]
-        thinks = frame["think_complete"].is_not_null()  # others answer without
-        for text, gold, thought in zip(texts, frame["reference_answer"], thinks, strict=True):
-            yield text, gold, thought and "<think>" not in text
+        for text, gold, opened, _ in labelled(_data() / name):
+            yield text, gold, opened
+
+
+def labelled(path: Path) -> Iterator[tuple[str, str, bool, bool]]:
+    """
+    Of real completions with golds: the text, the gold, whether the prompt opened it, and the label.
+
+    Models that think and did not write `<think>` themselves were prompted with it.
+    """
+    frame = pl.read_parquet(path).drop_nulls("reference_answer")
+    texts = frame["solution" if "solution" in frame.columns else "response"]
+    thinks = frame["think_complete"].is_not_null()  # others answer without
+    each = zip(texts, frame["reference_answer"], thinks, frame["correct"], strict=True)
+    for text, gold, thought, label in each:
+        yield text, gold, thought and "<think>" not in text, label
 
 
 def _golds(quick: bool) -> Iterator[tuple[str, str, bool]]:

@@ -110,10 +110,9 @@ def part_of(out: Path, task: str, number: int) -> Path:
 
 def write_part(path: Path, rows: pa.Table, grades: Sequence[Grade], compared: Compared) -> None:
     """Write the grades of rows that have `index`, `id` and `sample`."""
-    names = ("status", "lenient", "answer", "group", "detail")
-    columns = dict(zip(names, zip(*grades, strict=True), strict=True)) if grades else {}
     told = {name: rows[name] for name in ("index", "id", "sample")}
-    told |= {name: columns.get(name, ()) for name in names}
+    for place, name in enumerate(Grade._fields):
+        told[name] = [grade[place] for grade in grades]
     pairs = json.dumps([compared.told, compared.untold, compared.unasked])
     schema = GRADES.with_metadata({PAIRS: pairs})
     with whole_file(path) as part, pa.ipc.new_file(str(part), schema) as writer:
@@ -133,8 +132,9 @@ def finish(out: Path, task: str, asked: Record) -> Record:
             table = _part(path)
             compared.add(Compared(*json.loads(table.schema.metadata[PAIRS])))
             table = table.replace_schema_metadata(None)
-            counts["strict"].update(table["status"].to_pylist())
-            counts["lenient"].update(table["lenient"].to_pylist())
+            for name, column in (("strict", "status"), ("lenient", "lenient")):
+                for status, count in zip(*table[column].value_counts().flatten(), strict=True):
+                    counts[name][status.as_py()] += count.as_py()
             writer.write_table(table)
     not_compared = compared.untold + compared.unasked
     record = {

@@ -65,9 +65,11 @@ class GradedTask:
     notes: list[str]
 
 
-class _Problem(NamedTuple):
-    gold: str
-    opened: bool
+class _Problems(NamedTuple):
+    """Columns, as objects of 100,000 rows would keep the collector of garbage busy."""
+
+    golds: list[str]
+    opened: list[bool]
 
 
 def grade_tasks(
@@ -138,7 +140,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _problems(out: Path, task: str, told: Record) -> list[_Problem]:
+def _problems(out: Path, task: str, told: Record) -> _Problems:
     """What is needed of each problem. Raises OutputError where one has no gold that can be read."""
     path = table_of(out, task, "problems")
     table = read_table(out, task, "problems", ["index", "id", "prompt", "gold"])
@@ -152,8 +154,8 @@ def _problems(out: Path, task: str, told: Record) -> list[_Problem]:
             raise OutputError(
                 f"{path}: problem {name}: expected a gold for {told['scorer']}, found {gold!r:.80}"
             )
-    columns = (table["gold"].to_pylist(), map(opens_thought, table["prompt"].to_pylist()))
-    return [_Problem(*row) for row in zip(*columns, strict=True)]
+    opened = [opens_thought(prompt) for prompt in table["prompt"].to_pylist()]
+    return _Problems(table["gold"].to_pylist(), opened)
 
 
 def gold_reads(scorer: str, gold: str | None) -> bool:
@@ -175,7 +177,7 @@ def _grade_parts(
     out: Path,
     task: str,
     told: Record,
-    problems: list[_Problem],
+    problems: _Problems,
     scorer: Scorer,
     threads: int,
     watch: Watch,
@@ -183,15 +185,16 @@ def _grade_parts(
     """Grade what is not in parts yet."""
     path, samples = table_of(out, task, "completions"), told["samples"]
     size = max(1, PART_ROWS // samples) * samples
+    expected = told["problems"] * samples
     done = sum(1 for _ in gradefiles.parts_of(out, task))
-    parts = enumerate(completions(path, size, len(problems) * samples))
+    parts = enumerate(completions(path, size, expected))
     with watch(f"grading {task}", path.stat().st_size) as progress:
         for number, rows in islice(parts, done, None):
             _check_order(path, rows, number * size, samples)
-            graded, compared = grades_of(list(_rows(rows, problems)), scorer, threads)
+            graded, compared = grades_of(_rows(rows, problems), scorer, threads)
             place = gradefiles.part_of(out, task, number)
             gradefiles.write_part(place, rows, graded, compared)
-            progress.add(len(rows), path.stat().st_size * len(rows) // len(problems) // samples)
+            progress.add(len(rows), path.stat().st_size * len(rows) // expected)
 
 
 def completions(path: Path, size: int, expected: int) -> Iterator[pa.Table]:
@@ -233,11 +236,16 @@ def _check_order(path: Path, rows: pa.Table, first: int, samples: int) -> None:
         )
 
 
-def _rows(rows: pa.Table, problems: list[_Problem]) -> Iterator[Completion]:
-    columns = (rows[name].to_pylist() for name in ("index", "text", "ending"))
-    for index, text, ending in zip(*columns, strict=True):
-        problem = problems[index]
-        yield Completion(index, text or "", ending, problem.opened, problem.gold)
+def _rows(rows: pa.Table, problems: _Problems) -> Iterator[Completion]:
+    index = rows["index"].to_pylist()
+    return map(
+        Completion,
+        index,
+        rows["text"].fill_null("").to_pylist(),
+        rows["ending"].to_pylist(),
+        map(problems.opened.__getitem__, index),
+        map(problems.golds.__getitem__, index),
+    )
 
 
 def _mean_tokens(out: Path, task: str) -> float | None:

@@ -36,7 +36,7 @@ def _plan(plan: Plan, asked: Asked) -> Iterator[str]:
         row = [f"{need.samples:,}", _count(need.problems)]
         if asked.seeds is not None and plan.problems:
             row.append(_count(need.seeds))
-        rows.append([*row, *(f"{100 * need.detectable[n]:.1f} points" for n in sizes)])
+        rows.append([*row, *(_points(need.detectable[n]) for n in sizes)])
     yield plan.task or "without a pilot"
     yield from columns(header, rows)
     first, second = plan.variance.within
@@ -50,3 +50,7 @@ def _plan(plan: Plan, asked: Asked) -> Iterator[str]:
 
 def _count(number: int | None) -> str:
     return "no number" if number is None else f"{number:,}"
+
+
+def _points(difference: float | None) -> str:
+    return "none" if difference is None else f"{100 * difference:.1f} points"

@@ -88,9 +88,7 @@ def warnings_of(graded: Grades) -> list[str]:
     if (cut := graded.share("truncated")) > CUT_OFF:
         limit = sampling.get("max_new_tokens")
         where = "" if limit is None else f", at {limit:,} new tokens"
-        warnings.append(
-            f"{percent(cut)} of samples were cut off{where}; they count as not correct"
-        )
+        warnings.append(f"{percent(cut)} of samples were cut off{where}; they count as not correct")
     if samples > 1 and sampling.get("temperature") == 0:
         warnings.append(f"temperature is 0: the {samples:,} samples of a problem are one")
     if not graded.clusters.any():

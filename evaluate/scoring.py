@@ -149,14 +149,6 @@ def _of_followed(followed: instructions.Followed | str) -> Verdict:
     return Verdict(strict, loose, told)
 
 
-class _Found(NamedTuple):
-    """The answer of a completion, and statuses where there is none to grade strictly, or at all."""
-
-    answer: str | None
-    strict: str | None
-    lenient: str | None
-
-
 class _Graded(NamedTuple):
     """A grade without its group; `answer` is the one graded strictly, `found` the one graded."""
 
@@ -169,42 +161,51 @@ class _Graded(NamedTuple):
 
 
 def grades_of(
-    rows: Sequence[Completion], scorer: Scorer, threads: int
+    rows: Iterable[Completion], scorer: Scorer, threads: int
 ) -> tuple[list[Grade], Compared]:
     """The grades of whole problems, a problem's completions side by side, in order."""
-    found = [_find(row, scorer) for row in rows]
-    asked = [n for n, each in enumerate(found) if each.answer is not None]
-    answers = [found[n].answer or "" for n in asked]
-    verdicts = scorer.verdicts(answers, [rows[n].gold for n in asked])
-    by_row = dict(zip(asked, verdicts, strict=True))
-    graded = [_graded(each, by_row.get(n), scorer.form_of) for n, each in enumerate(found)]
-    groups, compared = _groups([row.problem for row in rows], graded, scorer, threads)
+    # Columns: a tuple for each row costs more in collections of garbage than in its making.
+    problems: list[int] = []
+    found: list[str | None] = []
+    instead: list[str | None] = []
+    golds: list[str] = []
+    for row in rows:
+        answer, status = _find(row, scorer)
+        problems.append(row.problem)
+        found.append(answer)
+        instead.append(status)
+        if answer is not None:
+            golds.append(row.gold)
+    verdicts = iter(scorer.verdicts([each for each in found if each is not None], golds))
+    graded = [
+        _unanswered(status) if answer is None else _graded(answer, status, next(verdicts), scorer)
+        for answer, status in zip(found, instead, strict=True)
+    ]
+    groups, compared = _groups(problems, graded, scorer, threads)
     return [_shown(*each) for each in zip(graded, groups, strict=True)], compared
 
 
-def _find(row: Completion, scorer: Scorer) -> _Found:
+def _find(row: Completion, scorer: Scorer) -> tuple[str | None, str | None]:
+    """The answer that is graded, and the status where it is not graded strictly, or is none."""
     part = answer_part(row.text, opened=row.opened)
     if part is None:
-        status = "no_answer" if row.ending == "eos" else "truncated"
-        return _Found(None, status, status)
-    missing = "truncated" if row.ending == "length" else "no_answer"
+        return None, "no_answer" if row.ending == "eos" else "truncated"
+    cut = row.ending == "length"
     answer = scorer.answer_of(part)
     if answer is not None:
-        return _Found(answer, "truncated" if row.ending == "length" else None, None)
-    answer = scorer.lenient_of(part)
-    return _Found(answer, missing, missing if answer is None else None)
+        return answer, "truncated" if cut else None
+    return scorer.lenient_of(part), "truncated" if cut else "no_answer"
 
 
-def _graded(found: _Found, verdict: Verdict | None, form_of: FormOf) -> _Graded:
-    if verdict is None:
-        assert found.strict and found.lenient
-        return _Graded(None, found.strict, None, found.lenient, None, NOTHING)
-    strict, answer = found.strict, found.answer
-    if strict or answer is None:
-        return _Graded(
-            None, strict or verdict.strict, None, verdict.lenient, answer, verdict.detail
-        )
-    form = CORRECT if verdict.strict == "correct" else form_of(answer)
+def _unanswered(status: str | None) -> _Graded:
+    assert status
+    return _Graded(None, status, None, status, None, NOTHING)
+
+
+def _graded(answer: str, instead: str | None, verdict: Verdict, scorer: Scorer) -> _Graded:
+    if instead:
+        return _Graded(None, instead, None, verdict.lenient, answer, verdict.detail)
+    form = CORRECT if verdict.strict == "correct" else scorer.form_of(answer)
     return _Graded(answer, verdict.strict, form, verdict.lenient, answer, verdict.detail)
 
 
@@ -231,18 +232,18 @@ def _groups(
 
 def _shown(graded: _Graded, group: int | None) -> Grade:
     """A grade as its row holds it."""
-    if not graded.detail and (graded.found is None or graded.found is graded.answer):
-        if graded.found is None or (len(graded.found) <= LONGEST_SHOWN and graded.found.isascii()):
-            return Grade(graded.status, graded.lenient, graded.answer, group, None)
-    assert graded.found is not None
-    shown, detail = _utf8(graded.found[:LONGEST_SHOWN]), dict(graded.detail)
-    if len(graded.found) > LONGEST_SHOWN:
-        detail["characters"] = len(graded.found)
-    if graded.answer is None:
+    answer, status, _, lenient, found, told = graded
+    if not told and found is answer:
+        if answer is None or (len(answer) <= LONGEST_SHOWN and answer.isascii()):
+            return Grade(status, lenient, answer, group, None)
+    assert found is not None
+    shown, detail = _utf8(found[:LONGEST_SHOWN]), dict(told)
+    if len(found) > LONGEST_SHOWN:
+        detail["characters"] = len(found)
+    if answer is None:
         detail["lenient_answer"] = shown
-    told = json.dumps(detail) if detail else None
-    answer = None if graded.answer is None else shown
-    return Grade(graded.status, graded.lenient, answer, group, told)
+    detail_text = json.dumps(detail) if detail else None
+    return Grade(status, lenient, None if answer is None else shown, group, detail_text)
 
 
 def _utf8(text: str) -> str:

@@ -1,6 +1,7 @@
 """Planning and comparing of recipes, against their definitions."""
 
-from math import sqrt
+from dataclasses import replace
+from math import inf, sqrt
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from curate.samplesize import (
     Variance,
     between,
     detectable,
+    fewest_clusters,
     problems_needed,
     seeds_needed,
-    standard_error,
     within,
 )
+from curate.signflips import sign_flips
 from curate.trainingseeds import recipe_difference, variances
 from tests.test_curate_statistics import each, rows
 
@@ -117,32 +119,85 @@ def test_pilots_tell_samples_from_problems_without_bias():
 
 def test_pilots_that_are_too_alike_have_no_spread():
     a = rows("10", "01")
-    assert between(Benchmark([(a, a)], each(a)).differences[0], each(a), 0.5) == (0.0, True)
+    b = rows("11", "00")
+    values = Benchmark([(a, b)], each(a)).differences[0]
+    assert between(values, each(a), 0.6) == (0.0, True)
+    assert between(values, each(a), 0.3) == (pytest.approx(0.2), False)
     with pytest.raises(ValueError, match="single cluster"):
         between(np.zeros(2), np.zeros(2, int), 0.5)
 
 
+def test_samples_and_problems_vary_no_more_than_they_can():
+    assert within(rows("10", "01")) == 0.25  # without bias: 0.5
+    values = np.array([1.0, -1.0])
+    assert between(values, np.arange(2), 0.0) == (1.0, False)  # without bias: 2
+    assert between(values.repeat(3), np.arange(2).repeat(3), 0.0) == (3.0, False)
+
+
+@given(st.floats(1e-9, 0.999))
+def test_the_fewest_clusters_are_those_with_which_sign_flips_reject(alpha):
+    least = fewest_clusters(alpha)
+    assert sign_flips([[1] * least], [1]).p <= alpha
+    assert least == 1 or sign_flips([[1] * (least - 1)], [1]).p > alpha
+
+
+@pytest.mark.parametrize(("alpha", "least"), [(0.05, 5), (2**-5, 5), (0.03, 6), (0.5, 1)])
+def test_fewest_clusters_are_counted_by_hand(alpha, least):
+    assert fewest_clusters(alpha) == least
+
+
+# t of 2.5 and 80 %: 99 degrees 1.98422 and 0.84526; 49: 2.00958 and 0.84887; 4: 2.77645 and
+# 0.94096.
+MANY, SOME, FEW = 2.82948, 2.85845, 3.71741
+
+
 @pytest.mark.parametrize(
-    ("variance", "design", "error", "degrees"),
+    ("variance", "design", "expected"),
     [
-        (Variance(0.02, (0.125, 0.125)), Design(100, (1, 1)), sqrt(0.27 / 100), 99),
-        (Variance(0.02, (0.1, 0.2)), Design(50, (10, 4)), sqrt((0.02 + 0.01 + 0.05) / 50), 49),
-        # Both parts are 2e-5 of 4e-5: 1 / (0.25 / 49 + 0.25 / 4).
-        (Variance(0.0, (0.01, 0.01), 0.01), Design(50, (4, 4), 5), sqrt(4e-5), 14.792),
-        (Variance(0.0, (0.1, 0.1), 0.01), Design(50, (4, 4)), sqrt(0.05 / 50), 49),
-        (Variance(0.0, (0.0, 0.0)), Design(50, (4, 4)), 0, 49),
+        (Variance(0.02, (0.125, 0.125)), Design(100, (1, 1)), MANY * sqrt(0.27 / 100)),
+        (Variance(0.02, (0.1, 0.2)), Design(50, (10, 4)), SOME * sqrt((0.02 + 0.01 + 0.05) / 50)),
+        (Variance(0.0, (0.1, 0.1), 0.01), Design(50, (4, 4)), SOME * sqrt(0.05 / 50)),
+        # Problems by 49 degrees, samples and seeds by 4: 4e-4, 2e-5 and 2e-5.
+        (
+            Variance(0.02, (0.01, 0.01), 0.01),
+            Design(50, (4, 4), 5),
+            sqrt(SOME**2 * 4e-4 + FEW**2 * 4e-5),
+        ),
+        # Samples by the fewer degrees, here of 5 clusters.
+        (Variance(0.0, (0.1, 0.1)), Design(20, (4, 4), 50, cluster=4), FEW * sqrt(0.05 / 1000)),
+        (Variance(0.02, (0.0, 0.0)), Design(500, (4, 4), cluster=5), MANY * sqrt(0.02 / 500)),
     ],
 )
-def test_errors_are_worked_out_by_hand(variance, design, error, degrees):
-    found = standard_error(variance, design)
-    assert found == pytest.approx((error, degrees), rel=1e-4)
+def test_detectable_differences_are_worked_out_by_hand(variance, design, expected):
+    assert detectable(variance, design) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        Design(4, (4, 4)),
+        Design(20, (4, 4), cluster=4.1),
+        Design(9, (4, 4), alpha=0.001),
+        Design(1, (4, 4), 10),
+        Design(8, (4, 4), 10, cluster=5),
+        Design(2, (1, 1), 5, alpha=1e-9),
+    ],
+)
+def test_too_little_finds_nothing(design):
+    assert detectable(Variance(0.001, (0.001, 0.001), 0.01), design) is None
 
 
 def test_a_detectable_difference_is_2_8_errors_of_many_problems():
     variance, design = Variance(0.02, (0.125, 0.125)), Design(100_000, (4, 4))
-    ratio = detectable(variance, design) / standard_error(variance, design)[0]
+    ratio = detectable(variance, design) / sqrt((0.02 + 0.25 / 4) / 100_000)
     assert ratio == pytest.approx(1.95996 + 0.84162, abs=1e-3)
     assert detectable(Variance(0.0, (0.0, 0.0)), design) == 0
+
+
+def least_found(variance, design):
+    """The detectable difference, infinite for none."""
+    found = detectable(variance, design)
+    return inf if found is None else found
 
 
 @given(VARIANCES, st.floats(0.005, 0.3), st.sampled_from([None, 5, 10]))
@@ -150,10 +205,13 @@ def test_as_many_problems_as_needed_and_no_fewer(variance, wanted, seeds):
     design = Design(2, (4, 4), seeds)
     needed = problems_needed(wanted, variance, design)
     if needed is None:
-        assert detectable(variance, Design(10_000_000, (4, 4), seeds)) > wanted
+        assert least_found(variance, Design(10_000_000, (4, 4), seeds)) > wanted
         return
-    assert detectable(variance, Design(needed, (4, 4), seeds)) <= wanted
-    assert needed == 2 or detectable(variance, Design(needed - 1, (4, 4), seeds)) > wanted
+    assert least_found(variance, Design(needed, (4, 4), seeds)) <= wanted
+    assert (
+        needed == (5 if seeds is None else 2)
+        or least_found(variance, Design(needed - 1, (4, 4), seeds)) > wanted
+    )
 
 
 @given(VARIANCES, st.floats(0.005, 0.3), st.integers(2, 500))
@@ -161,14 +219,49 @@ def test_as_many_seeds_as_needed_and_no_fewer(variance, wanted, problems):
     design = Design(problems, (4, 4), 5)
     needed = seeds_needed(wanted, variance, design, 5)
     if needed is not None:
-        assert detectable(variance, Design(problems, (4, 4), needed)) <= wanted
-        assert needed == 5 or detectable(variance, Design(problems, (4, 4), needed - 1)) > wanted
+        assert least_found(variance, Design(problems, (4, 4), needed)) <= wanted
+        assert needed == 5 or least_found(variance, Design(problems, (4, 4), needed - 1)) > wanted
 
 
-@given(VARIANCES, st.integers(2, 500))
-def test_more_of_anything_finds_less(variance, problems):
-    one = detectable(variance, Design(problems, (4, 4))) * (1 + 1e-9)
-    assert detectable(variance, Design(problems + 1, (4, 4))) <= one
-    assert detectable(variance, Design(problems, (5, 4))) <= one
-    assert detectable(variance, Design(problems, (4, 4), power=0.7)) <= one
-    assert detectable(variance, Design(problems, (4, 4), alpha=0.1)) <= one
+DESIGNS = st.builds(
+    Design,
+    st.integers(1, 500) | st.integers(1, 1_000_000),
+    st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    st.none() | st.integers(5, 200),
+    st.floats(1e-9, 0.999),
+    st.floats(0.5001, 0.9999),
+    st.floats(1, 10),
+)
+
+MORE = st.integers(1, 5) | st.integers(1, 100_000)
+
+
+@given(
+    st.builds(
+        Variance,
+        st.floats(0, 1),
+        st.tuples(st.floats(0, 0.25), st.floats(0, 0.25)),
+        st.floats(0, 1),
+    ),
+    DESIGNS,
+    MORE,
+)
+def test_more_of_anything_finds_no_less(variance, design, more):
+    before = least_found(variance, design) * (1 + 1e-9)
+    a, b = design.samples
+    assert least_found(variance, replace(design, problems=design.problems + more)) <= before
+    assert least_found(variance, replace(design, samples=(a + more, b))) <= before
+    assert least_found(variance, replace(design, samples=(a, b + more))) <= before
+    assert least_found(variance, replace(design, alpha=(1 + design.alpha) / 2)) <= before
+    assert least_found(variance, replace(design, power=(0.5 + design.power) / 2)) <= before
+    if design.seeds is not None:
+        assert least_found(variance, replace(design, seeds=design.seeds + more)) <= before
+
+
+@given(VARIANCES, st.floats(0.01, 0.5), DESIGNS)
+def test_a_larger_difference_needs_no_more(variance, wanted, design):
+    def needed(difference):
+        found = problems_needed(difference, variance, design)
+        return inf if found is None else found
+
+    assert needed(wanted * 1.5) <= needed(wanted)

@@ -7,6 +7,7 @@ from collections import Counter
 import polars as pl
 import pytest
 
+from bench.auditing import labelled
 from curate.answers import STATUSES
 from curate.evaluate.problems import read as read_problems
 from curate.evaluate.scoring import Completion, grades_of, scorer_of
@@ -90,16 +91,13 @@ def gym(folder):
 
 
 def completions_of(path):
-    """Completions with their labels; models that think, but for the tag, were prompted with it."""
-    frame = pl.read_parquet(path).drop_nulls("reference_answer")
-    texts = frame["solution" if "solution" in frame.columns else "response"]
-    thinks = frame["think_complete"].is_not_null()
-    each = zip(texts, thinks, frame["reference_answer"], strict=True)
+    """Completions, and the labels that they came with."""
+    each = list(labelled(path))
     rows = [
-        Completion(n, text, "unknown", thought and "<think>" not in text, gold)
-        for n, (text, thought, gold) in enumerate(each)
+        Completion(n, text, "unknown", opened, gold)
+        for n, (text, gold, opened, _) in enumerate(each)
     ]
-    return rows, frame["correct"].to_list()
+    return rows, [label for *_, label in each]
 
 
 def all_grades(rows, scorer="mathematics"):

@@ -2,16 +2,37 @@
 
 import json
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import click
 
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+MOST = 10_000_000
+"""Problems or samples; beyond that no plan is meant."""
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not, though no comparison says so."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Of the option's text; click calls it with its default as well."""
+        number: float = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"expected a number, found {value}", param, ctx)
+        return number
+
+
+SHARE = Number(0, 1, min_open=True, max_open=True)
+
+DEVIATION = Number(0, 1)
+"""Of differences of accuracies, which lie in [-1, 1], so it is 1 at most."""
 
 
 class Counts(click.ParamType):
-    """Whole numbers from 1 on, with commas between."""
+    """Whole numbers from 1 to `MOST`, with commas between."""
 
     name = "counts"
 
@@ -23,7 +44,7 @@ class Counts(click.ParamType):
             counts = tuple(int(each) for each in str(value).split(","))
         except ValueError:
             counts = ()
-        if not counts or min(counts) < 1:
+        if not counts or min(counts) < 1 or max(counts) > MOST:
             self.fail(f"expected whole numbers such as 1,4,16, found {value}", param, ctx)
         return tuple(dict.fromkeys(counts))
 
@@ -36,7 +57,7 @@ class Counts(click.ParamType):
 @click.option(
     "--power",
     "chance",
-    type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
+    type=Number(0.5, 1, min_open=True, max_open=True),
     default=0.8,
     show_default=True,
     metavar="P",
@@ -44,7 +65,7 @@ class Counts(click.ParamType):
 )
 @click.option(
     "--alpha",
-    type=SHARE,
+    type=Number(1e-9, 1, max_open=True),
     default=0.05,
     show_default=True,
     metavar="A",
@@ -52,7 +73,7 @@ class Counts(click.ParamType):
 )
 @click.option(
     "--problems",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, MOST),
     metavar="N",
     help="Problems for which to tell what can be found [default: as many as the pilot has].",
 )
@@ -66,20 +87,20 @@ class Counts(click.ParamType):
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=5),
+    type=click.IntRange(5, 10_000),
     metavar="S",
     help="Paired training seeds, 5 at least: plan for a claim about recipes.",
 )
 @click.option(
     "--problem-sd",
-    type=click.FloatRange(min=0),
+    type=DEVIATION,
     metavar="SD",
     help="How the true difference varies from problem to problem "
     "[default: as two pilots show, else 0.15].",
 )
 @click.option(
     "--seed-sd",
-    type=click.FloatRange(min=0),
+    type=DEVIATION,
     metavar="SD",
     help="How the true difference varies from seed to seed [default: 0.01]; with --seeds.",
 )
@@ -123,6 +144,6 @@ def power(
     found = plans([Path(pilot) for pilot in pilots], asked)
     if as_json:
         told = {"asked": asdict(asked), "plans": [plan.as_dict() for plan in found]}
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(told, allow_nan=False))
     else:
         click.echo("\n".join(lines(found, asked)))
