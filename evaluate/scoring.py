@@ -160,29 +160,44 @@ class _Graded(NamedTuple):
     detail: Mapping[str, Any]
 
 
+class _Read(NamedTuple):
+    """
+    Columns of completions: the problem, what is graded (None for none), the status where that is
+    not graded strictly or is none; `golds` are those of answers alone.
+
+    A tuple for each row would cost more in collections of garbage than in its making.
+    """
+
+    problems: list[int]
+    answers: list[str | None]
+    instead: list[str | None]
+    golds: list[str]
+
+
 def grades_of(
     rows: Iterable[Completion], scorer: Scorer, threads: int
 ) -> tuple[list[Grade], Compared]:
     """The grades of whole problems, a problem's completions side by side, in order."""
-    # Columns: a tuple for each row costs more in collections of garbage than in its making.
-    problems: list[int] = []
-    found: list[str | None] = []
-    instead: list[str | None] = []
-    golds: list[str] = []
-    for row in rows:
-        answer, status = _find(row, scorer)
-        problems.append(row.problem)
-        found.append(answer)
-        instead.append(status)
-        if answer is not None:
-            golds.append(row.gold)
-    verdicts = iter(scorer.verdicts([each for each in found if each is not None], golds))
+    problems, answers, instead, golds = _read(rows, scorer)
+    verdicts = iter(scorer.verdicts([each for each in answers if each is not None], golds))
     graded = [
         _unanswered(status) if answer is None else _graded(answer, status, next(verdicts), scorer)
-        for answer, status in zip(found, instead, strict=True)
+        for answer, status in zip(answers, instead, strict=True)
     ]
     groups, compared = _groups(problems, graded, scorer, threads)
     return [_shown(*each) for each in zip(graded, groups, strict=True)], compared
+
+
+def _read(rows: Iterable[Completion], scorer: Scorer) -> _Read:
+    read = _Read([], [], [], [])
+    for row in rows:
+        answer, status = _find(row, scorer)
+        read.problems.append(row.problem)
+        read.answers.append(answer)
+        read.instead.append(status)
+        if answer is not None:
+            read.golds.append(row.gold)
+    return read
 
 
 def _find(row: Completion, scorer: Scorer) -> tuple[str | None, str | None]:

@@ -77,7 +77,7 @@ def at_work(folder):
     texts = [[r"\boxed{1+x}"] * 600, [f"\\boxed{{{SLOW}}}", *[r"\boxed{7}"] * 599]]
     add_task(folder, "m", "mathematics", ["x+1", "2"], texts)
     with run(folder, seconds=60) as process:
-        wait_for((folder / "m" / ".grading" / "00000.parquet").exists, process)
+        wait_for((folder / "m" / ".grading" / "00000.arrow").exists, process)
         (worker,) = psutil.Process(process.pid).children()
         begun = worker.cpu_times().user
         wait_for(lambda: worker.cpu_times().user > begun + 0.3, process)
@@ -127,7 +127,7 @@ def test_workers_change_no_byte(whole, tmp_path, workers):
 
 def test_kills_change_no_byte(whole, tmp_path):
     folder, work = task(tmp_path / "out"), tmp_path / "out" / "m" / ".grading"
-    for named, done in (("00001.parquet", 1), ("grades.json", 3)):
+    for named, done in (("00001.arrow", 1), ("grades.json", 3)):
         with run(folder, named=named) as process:
             process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -154,7 +154,7 @@ def test_an_interrupt_leaves_what_is_done(tmp_path):
     assert process.returncode == -signal.SIGINT
     assert {path.name for path in (folder / "m" / ".grading").iterdir()} == {
         "asked.json",
-        "00000.parquet",
+        "00000.arrow",
     }
     assert not list((folder / "m").glob("*grades*"))
 
@@ -199,14 +199,29 @@ def test_other_golds_or_prompts_start_anew_with_a_note(tmp_path):
         assert evaluation.read_table(tmp_path, "m", "grades")["status"].to_pylist() == statuses
 
 
-def test_an_unfinished_grading_by_other_golds_is_not_gone_on_with(tmp_path):
-    choices(tmp_path, "A", "B")
-    blocked = tmp_path / "m" / ".grades.parquet.part"
+def unfinished(folder):
+    """Grade all but what comes last; gives the file of the only part."""
+    blocked = choices(folder, "A", "B") / "m" / ".grades.parquet.part"
     blocked.mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        grade_tasks(tmp_path, Asked())
+        grade_tasks(folder, Asked())
     blocked.rmdir()
-    assert (tmp_path / "m" / ".grading" / "00000.parquet").exists()
+    (part,) = (folder / "m" / ".grading").glob("[0-9]*")
+    return part
+
+
+@pytest.mark.parametrize("size", [0, 20, 500])
+def test_a_part_that_is_cut_is_refused(tmp_path, size):
+    part = unfinished(tmp_path)
+    part.write_bytes(part.read_bytes()[:size])
+    with pytest.raises(OutputError, match=r"00000.arrow: cannot be read: .*\(--overwrite starts"):
+        grade_tasks(tmp_path, Asked())
+    grade_tasks(tmp_path, Asked(overwrite=True))
+    assert results(tmp_path)[0].accuracy == 0.5
+
+
+def test_an_unfinished_grading_by_other_golds_is_not_gone_on_with(tmp_path):
+    assert unfinished(tmp_path).exists()
     assert invoke(choices(tmp_path, "A", "A")).stderr == (
         "note: m: an unfinished grading with other problems: graded anew\n"
     )

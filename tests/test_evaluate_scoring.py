@@ -212,7 +212,7 @@ def test_pairs_that_are_compared_are_bounded(scorers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pairs_that_never_end_hold_up_no_problem_for_long(workers):
     """Each answer is told from the gold, an interval, in no time; two of them take for ever."""
-    texts = [r"\boxed{(x+1)^{%d}+%d}" % (n, n) for n in range(1001, 1007)]
+    texts = [rf"\boxed{{(x+1)^{{{n}}}+{n}}}" for n in range(1001, 1007)]
     scorer = scorer_of("mathematics", workers, 0.5)
     rows = [Completion(0, text, "eos", False, "(1,2)") for text in texts]
     found, compared = grades_of(rows, scorer, workers)
