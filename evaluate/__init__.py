@@ -1,1 +1,1 @@
-"""Numbers from a checkpoint: the losses of tokens, and the report on them."""
+"""Numbers from a checkpoint: what it writes and how that fares, and the losses of tokens."""
