@@ -122,9 +122,7 @@ class Decoder:
         name = type(self._model).__name__
         try:
             apart = self._apart(rows)
-        except RuntimeError as error:
-            raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CurateError(f"{name} cannot be decoded: {first_line(error)}") from None
         if math.isnan(apart):
             raise CurateError(f"{name}: expected logits that are numbers, found NaN")
@@ -144,7 +142,9 @@ class Decoder:
         found = self._forward(torch.full_like(at, token), slots.mask(), at, slots.cache).float()
         alone = [self._forward(*_padded([[*each, token]]), None)[0].float() for each in ids]
         expected = torch.stack(alone)
-        return float((found - expected).abs().max() / expected.abs().max())
+        ruled_out = expected.isneginf() & found.isneginf()
+        apart = (found - expected).masked_fill(ruled_out, 0).abs().max()
+        return float(apart / expected.masked_fill(ruled_out, 0).abs().max())
 
     def _is_to_fill(self) -> bool:
         free = self._slots.places - len(self._rows)
