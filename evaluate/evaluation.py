@@ -14,7 +14,7 @@ Each file has its name once it is whole. Completions of tasks that are under way
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -243,6 +243,28 @@ def read_table(out: Path, task: str, name: str, columns: list[str] | None = None
         return pq.ParquetFile(path).read(columns=columns)
     except FileNotFoundError:
         raise OutputError(f"{path}: expected the task's {name}, found none") from None
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: cannot be read: {first_line(error)}") from None
+
+
+def read_rows(
+    out: Path, task: str, places: Iterable[int], columns: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """
+    Completions of a task by their places in the table, in order; holds a row group at a time.
+
+    Raises OutputError where the table cannot be read.
+    """
+    path, left = table_of(out, task, "completions"), sorted(places)
+    try:
+        with pq.ParquetFile(path) as file:
+            begin = 0
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                here = [place - begin for place in left if begin <= place < end]
+                if here:
+                    yield from file.read_row_group(group, list(columns)).take(here).to_pylist()
+                begin = end
     except (OSError, pa.ArrowException) as error:
         raise OutputError(f"{path}: cannot be read: {first_line(error)}") from None
 

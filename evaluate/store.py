@@ -98,18 +98,17 @@ class Store:
     def rows(self, keys: list[str]) -> list[dict[str, Any]]:
         """The completions of some keys, in their order."""
         found: dict[str, dict[str, Any]] = {}
-        wanted: dict[str, dict[int, str]] = {}
+        wanted: dict[str, list[int]] = {}
         for key in keys:
             place = self._places[key]
             if isinstance(place, int):
                 self._file.seek(place)
                 found[key] = json.loads(self._file.readline())
             else:
-                wanted.setdefault(place[0], {})[place[1]] = key
+                wanted.setdefault(place[0], []).append(place[1])
         for task, places in wanted.items():
-            table = evaluation.read_table(self._out, task, "completions", list(STORED))
-            for key, row in zip(places.values(), table.take(list(places)).to_pylist(), strict=True):
-                found[key] = row
+            for row in evaluation.read_rows(self._out, task, places, STORED):
+                found[row["key"]] = row
         return [found[key] for key in keys]
 
     def know_table(self, task: str) -> None:

@@ -104,6 +104,18 @@ def test_what_is_there_is_not_written_again(generate, tmp_path):
     assert tables(out) == tables(tmp_path / "anew")
 
 
+def test_what_takes_several_row_groups_grows_the_same(generate, tmp_path):
+    """1,080 completions, then 1,260, of which the most are taken from the table."""
+    short = ["--max-new-tokens", "1", "--samples"]
+    assert generate(tmp_path / "out", *short, "180").returncode == 0
+    table = pq.ParquetFile(tmp_path / "out" / "sums" / "completions.parquet")
+    assert table.num_row_groups == 2
+    done = generate(tmp_path / "out", *short, "210")
+    assert "going on: 1,080 completions are there, 180 are missing" in done.stderr
+    generate(tmp_path / "anew", *short, "210")
+    assert tables(tmp_path / "out") == tables(tmp_path / "anew")
+
+
 def test_two_tasks_that_ask_the_same_share_completions(place, generate, tmp_path):
     write_task(place, "again", 6)
     done = generate(tmp_path / "out", *QUICK, tasks=("sums", "again"))
