@@ -215,7 +215,7 @@ def serve(maker: str, seconds: float, num_bytes: int) -> None:
     module, _, name = maker.partition(":")
     try:
         check = getattr(import_module(module), name)()
-    except Exception as error:
+    except Exception as error:  # whatever a library is missing, whoever started this says it
         return reply(next(iter(str(error).splitlines()), type(error).__name__))
     reply(READY)
     for line in sys.stdin.buffer:
@@ -223,7 +223,7 @@ def serve(maker: str, seconds: float, num_bytes: int) -> None:
         _set_timers(seconds)
         try:
             said = check(*question)
-        except Exception:
+        except Exception:  # libraries raise anything on what a model wrote; counted as its status
             said = UNREADABLE
         _set_timers(0)
         reply(said)
